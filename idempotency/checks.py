@@ -1,0 +1,146 @@
+"""What can be wrong with a project's settings, told before it does harm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.apps.config import AppConfig
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from .conf import settings
+from .stores import build_store
+
+MIDDLEWARE = "idempotency.middleware.IdempotencyMiddleware"
+BEFORE = (
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+)
+
+
+@register(Tags.compatibility)
+def check_settings(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell of settings with a value of the wrong kind."""
+    wrong = [
+        Error(
+            f"IDEMPOTENCY_{name} is {what}, not {getattr(settings, name)!r}.",
+            id=f"idempotency.{id}",
+        )
+        for name, id, what, is_right in _RULES
+        if not is_right(getattr(settings, name))
+    ]
+    return [*wrong, *_check_scope()]
+
+
+def _is_strings(value: object) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(
+        isinstance(item, str) for item in value
+    )
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+_RULES: list[tuple[str, str, str, Any]] = [
+    ("HEADER", "E011", "the name of a header", lambda value: isinstance(value, str) and value),
+    (
+        "METHODS",
+        "E012",
+        "a list of HTTP methods in upper case",
+        lambda value: _is_strings(value) and all(method.isupper() for method in value),
+    ),
+    ("MAX_BODY", "E013", "a number of bytes", _is_size),
+    ("DROP_HEADERS", "E014", "a list of header names", _is_strings),
+    (
+        "DOCS_URL",
+        "E015",
+        "an address or None",
+        lambda value: value is None or isinstance(value, str),
+    ),
+]
+
+
+def _check_scope() -> list[CheckMessage]:
+    if settings.SCOPE is None:
+        return []
+    try:
+        found = import_string(settings.SCOPE)
+    except (ImportError, AttributeError, TypeError) as error:
+        return [Error(f"IDEMPOTENCY_SCOPE: {error}", id="idempotency.E016")]
+    if callable(found):
+        return []
+    return [Error("IDEMPOTENCY_SCOPE names no function.", id="idempotency.E016")]
+
+
+@register(Tags.compatibility)
+def check_stores(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Let each store check itself."""
+    if "default" not in settings.STORES:
+        return [Error("IDEMPOTENCY_STORES has no 'default'.", id="idempotency.E001")]
+    found: list[CheckMessage] = []
+    for alias in settings.STORES:
+        try:
+            found += build_store(alias).check()
+        except ImproperlyConfigured as error:
+            found.append(Error(str(error), id="idempotency.E002"))
+    return found
+
+
+@register(Tags.compatibility)
+def check_middleware(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell if a replay would pass by authentication or the CSRF check."""
+    installed = list(django_settings.MIDDLEWARE)
+    if MIDDLEWARE not in installed:
+        return []
+    behind = installed[installed.index(MIDDLEWARE) + 1 :]
+    return [
+        Error(
+            f"{MIDDLEWARE} stands before {name}, so that a replay would pass it by.",
+            hint="Put it at the end of MIDDLEWARE.",
+            id="idempotency.E020",
+        )
+        for name in BEFORE
+        if name in behind
+    ]
+
+
+@register(Tags.database)
+def check_tables(
+    *,
+    app_configs: Sequence[AppConfig] | None = None,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[CheckMessage]:
+    """Tell if nothing in a database keeps two claims of one key apart."""
+    from .models import IdempotencyRecord
+
+    table = IdempotencyRecord._meta.db_table
+    return [
+        Error(
+            f"{table} in database {alias!r} has no primary key on id: keys would not exclude.",
+            hint="Restore the table as the migrations make it.",
+            id="idempotency.E004",
+        )
+        for alias in databases or []
+        if not _has_primary_key(alias, table)
+    ]
+
+
+def _has_primary_key(alias: str, table: str) -> bool:
+    introspection = connections[alias].introspection
+    with connections[alias].cursor() as cursor:
+        if table not in introspection.table_names(cursor):
+            return True  # Not migrated yet, or kept in another database.
+        return introspection.get_primary_key_columns(cursor, table) == ["id"]

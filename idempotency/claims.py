@@ -1,0 +1,61 @@
+"""The claim under which the current work runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from .keys import record_id
+from .renewal import Holding
+from .stores.base import Claim
+
+_current: ContextVar[RunningClaim | None] = ContextVar("idempotency_claim", default=None)
+
+
+class RunningClaim:
+    """What work may know of its claim."""
+
+    __slots__ = ("_claim", "_holding")
+
+    def __init__(self, claim: Claim, holding: Holding | None = None) -> None:
+        self._claim = claim
+        self._holding = holding
+
+    @property
+    def key(self) -> str:
+        return self._claim.call.key
+
+    @property
+    def token(self) -> int:
+        """The fencing token: greater at every claim of this key."""
+        return self._claim.token
+
+    @property
+    def attempt(self) -> int:
+        """Which claim of this key it is, from 1: more if earlier ones were released or died."""
+        return self._claim.attempt
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is known to be lost; what the work does now will not be completed."""
+        return self._holding is not None and self._holding.lost
+
+    def child_key(self, name: str) -> str:
+        """Give the key for the call of another service, the same one at every attempt."""
+        return str(record_id(str(self._claim.call.id), "child", name))
+
+
+def current_claim() -> RunningClaim | None:
+    """Give the claim under which this code runs, or None if it runs unprotected."""
+    return _current.get()
+
+
+@contextmanager
+def running(claim: Claim, holding: Holding | None = None) -> Iterator[None]:
+    """Make *claim* the current one."""
+    reset = _current.set(RunningClaim(claim, holding))
+    try:
+        yield
+    finally:
+        _current.reset(reset)

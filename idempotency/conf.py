@@ -1,0 +1,46 @@
+"""The settings of this app: a typed line each, read when used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.conf import settings as django_settings
+
+STORE = {
+    "BACKEND": "idempotency.stores.database.DatabaseStore",
+    "LEASE": 30,
+    "RETENTION": 86_400,
+    "OPTIONS": {},
+}
+"""What a store has that its settings leave out; durations are seconds."""
+
+
+class Settings:
+    """Give each `IDEMPOTENCY_…` setting of the project, or its default."""
+
+    STORES: Mapping[str, Mapping[str, Any]] = {"default": {}}
+    HEADER: str = "Idempotency-Key"
+    SCOPE: str | None = None
+    METHODS: Sequence[str] = ("POST", "PATCH")
+    MAX_BODY: int = 5 * 1024 * 1024
+    DROP_HEADERS: Sequence[str] = (
+        "X-Request-ID",
+        "X-Correlation-ID",
+        "RateLimit",
+        "RateLimit-Policy",
+        "RateLimit-Limit",
+        "RateLimit-Remaining",
+        "RateLimit-Reset",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+    )
+    DOCS_URL: str | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        default = object.__getattribute__(self, name)
+        return getattr(django_settings, f"IDEMPOTENCY_{name}", default)
+
+
+settings = Settings()

@@ -1,0 +1,6 @@
+"""What the claim protocol looks like over HTTP: requests, responses, problems."""
+
+from .endpoint import Endpoint, Idempotency
+from .problems import problem_response
+
+__all__ = ["Endpoint", "Idempotency", "problem_response"]

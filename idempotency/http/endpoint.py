@@ -1,0 +1,150 @@
+"""A view that takes effect once: what decorator and middleware share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.core.handlers.exception import response_for_exception
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponseBase
+
+from ..codecs import Verdict
+from ..exceptions import IdempotencyError
+from ..fingerprints import check_pointer, fingerprint
+from ..policy import Policy
+from ..protocol import Run, make_call
+from ..stores.base import Call
+from .problems import problem_response
+from .requests import Scope, fingerprint_of, key_of, operation_of, scope_of
+from .responses import Final, ResponseCodec
+
+Respond = Callable[[], HttpResponseBase]
+ARespond = Callable[[], Awaitable[HttpResponseBase]]
+
+
+@dataclass(slots=True)
+class Idempotency:
+    """What `request.idempotency` tells the code around a protected view."""
+
+    key: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """
+    The options of one protected view.
+
+    Raises: `TypeError`, `ValueError` for options that cannot be, when it is made.
+    """
+
+    policy: Policy
+    required: bool = True
+    scope: Scope | None = None
+    fingerprint: Callable[[HttpRequest], Any] | None = None
+    ignore: Sequence[str] = ()
+    final: Final | None = None
+    buffer: bool = False
+    view_name: str = ""
+    own_transactions: frozenset[str] = field(default=frozenset())
+    """Aliases of databases whose transactions the view handles itself."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.ignore, str):
+            raise TypeError('ignore is a sequence of JSON pointers: ignore=("/sent_at",).')
+        for pointer in self.ignore:
+            check_pointer(pointer)
+        for name in ("scope", "fingerprint", "final"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(f"{name} is a function, not {value!r}.")
+
+    def serve(self, request: HttpRequest, respond: Respond) -> HttpResponseBase:
+        """Answer *request* with *respond*, its replay, or a problem."""
+        try:
+            call = self._call(request)
+            if call is None:
+                with ExitStack() as stack:
+                    for alias in self._atomic_requests():
+                        stack.enter_context(transaction.atomic(using=alias))
+                    return respond()
+            mark = request.idempotency = Idempotency(call.key)  # type: ignore[attr-defined]
+            codec = ResponseCodec(self.final, buffer=self.buffer)
+            run = Run(call, self.policy, codec)
+            aliases = self._atomic_requests(but=run.store.using)
+            outcome = run.execute(lambda: self._respond(request, codec, respond, aliases))
+            mark.replayed = outcome.replayed
+            return outcome.result
+        except IdempotencyError as error:
+            return problem_response(error)
+
+    async def aserve(self, request: HttpRequest, respond: ARespond) -> HttpResponseBase:
+        """Do what `serve` does, for an asynchronous view."""
+        try:
+            call = await sync_to_async(self._call)(request)
+            if call is None:
+                return await respond()
+            mark = request.idempotency = Idempotency(call.key)  # type: ignore[attr-defined]
+            codec = ResponseCodec(self.final, buffer=self.buffer)
+            run = Run(call, self.policy, codec)
+            outcome = await run.aexecute(lambda: self._arespond(request, codec, respond))
+            mark.replayed = outcome.replayed
+            return outcome.result
+        except IdempotencyError as error:
+            return problem_response(error)
+
+    def _call(self, request: HttpRequest) -> Call | None:
+        """Give the call to protect, or None if it needs no protection or has some already."""
+        if getattr(request, "idempotency", None) is not None:
+            return None
+        key = key_of(request, required=self.required)
+        if key is None:
+            return None
+        scope = scope_of(request, self.scope, key)
+        operation = operation_of(request, self.view_name)
+        if self.fingerprint is not None:
+            return make_call(scope, operation, key, fingerprint(self.fingerprint(request)))
+        return make_call(scope, operation, key, fingerprint_of(request, self.ignore))
+
+    def _atomic_requests(self, *, but: str | None = None) -> list[str]:
+        """Give the databases that Django would open a transaction on for this view."""
+        return [
+            alias
+            for alias in connections
+            if connections[alias].settings_dict["ATOMIC_REQUESTS"]
+            and alias != but
+            and alias not in self.own_transactions
+        ]
+
+    def _respond(
+        self, request: HttpRequest, codec: ResponseCodec, respond: Respond, aliases: list[str]
+    ) -> HttpResponseBase:
+        with ExitStack() as stack:
+            for alias in aliases:
+                stack.enter_context(transaction.atomic(using=alias))
+            try:
+                response = codec.prepare(respond())
+            except Exception as error:
+                if self.policy.on_error != "store":
+                    raise
+                codec.has_failed = True
+                response = response_for_exception(request, error)
+            if codec.judge(response) is Verdict.FAIL:
+                for alias in aliases:
+                    transaction.set_rollback(True, using=alias)
+            return response
+
+    async def _arespond(
+        self, request: HttpRequest, codec: ResponseCodec, respond: ARespond
+    ) -> HttpResponseBase:
+        try:
+            return await codec.aprepare(await respond())
+        except Exception as error:
+            if self.policy.on_error != "store":
+                raise
+            codec.has_failed = True
+            return await sync_to_async(response_for_exception)(request, error)

@@ -1,0 +1,87 @@
+"""Errors as a client sees them: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from django.http import HttpResponse, HttpResponseBase, JsonResponse
+
+from .. import exceptions
+from ..conf import settings
+from ..exceptions import IdempotencyError
+
+TYPE = "urn:django-idempotency:problem:"
+
+
+class Problem(NamedTuple):
+    """How one error is told: *same_key* says whether a retry with the same key may succeed."""
+
+    status: int
+    type: str
+    title: str
+    same_key: bool | None = None
+
+
+PROBLEMS: dict[type[IdempotencyError], Problem] = {
+    exceptions.KeyMissing: Problem(400, "key-missing", "Idempotency key missing"),
+    exceptions.KeyInvalid: Problem(400, "key-invalid", "Idempotency key invalid", False),
+    exceptions.BodyInvalid: Problem(400, "body-invalid", "Body invalid", False),
+    exceptions.BodyTooLarge: Problem(413, "body-too-large", "Body too large", False),
+    exceptions.KeyReused: Problem(422, "key-reused", "Idempotency key reused", False),
+    exceptions.KeyInProgress: Problem(409, "request-in-progress", "Request in progress", True),
+    exceptions.StaleClaim: Problem(409, "request-in-progress", "Request taken over", True),
+    exceptions.OutcomeUnknown: Problem(409, "outcome-unknown", "Outcome unknown", True),
+    exceptions.ReplayUnavailable: Problem(409, "replay-unavailable", "Answer not kept", False),
+    exceptions.StoreUnavailable: Problem(
+        503, "idempotency-unavailable", "Idempotency unavailable", True
+    ),
+    exceptions.LockUnavailable: Problem(409, "locked", "Locked", True),
+    exceptions.StaleLock: Problem(409, "locked", "Lock lost", True),
+    exceptions.StaleObject: Problem(409, "stale-object", "Stale object", False),
+    exceptions.TransitionConflict: Problem(409, "transition-conflict", "State conflict", False),
+}
+
+
+def problem_response(error: IdempotencyError) -> HttpResponseBase:
+    """Give the answer that tells *error*; it never contains a key or a kept answer."""
+    location = getattr(error, "location", None)
+    if location:
+        return _elsewhere(location)
+    problem = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+    after = None if error.retry_after is None else math.ceil(error.retry_after)
+    response = JsonResponse(
+        _members(problem, error, after),
+        status=problem.status,
+        content_type="application/problem+json",
+        headers={"Cache-Control": "no-store"},
+    )
+    if problem.same_key and after is not None:
+        response["Retry-After"] = str(after)
+    if problem.status == 400 and settings.DOCS_URL:
+        response["Link"] = f'<{settings.DOCS_URL}>; rel="describedby"'
+    return response
+
+
+def _members(problem: Problem, error: IdempotencyError, after: int | None) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "type": TYPE + problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": str(error),
+    }
+    if problem.same_key is not None:
+        members["retry"] = {"same_key": problem.same_key}
+        if problem.same_key and after is not None:
+            members["retry"]["after"] = after
+    return members
+
+
+def _elsewhere(location: str) -> HttpResponse:
+    """Send the client to what the first call made, as its answer itself was not kept."""
+    headers = {
+        "Location": location,
+        "Cache-Control": "no-store",
+        "Idempotent-Replayed": "true",
+    }
+    return HttpResponse(status=303, headers=headers)

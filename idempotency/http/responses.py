@@ -1,0 +1,158 @@
+"""Which responses are kept, and how they are given again."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from itertools import chain
+from typing import Any, cast
+
+from django.http import FileResponse, HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from ..codecs import Verdict
+from ..conf import settings
+from ..exceptions import ReplayUnavailable
+from ..stores.base import Answer
+
+FREEING = frozenset({401, 403, 407, 408, 409, 413, 415, 423, 425, 429})
+"""Statuses after which the same request may succeed, so that it has to be run again."""
+
+DROPPED = frozenset(
+    {
+        "set-cookie",
+        "date",
+        "server",
+        "www-authenticate",
+        "content-length",
+        "content-encoding",
+        # Hop by hop (RFC 9110, section 7.6.1).
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+Final = Callable[[HttpResponseBase], bool]
+
+
+class ResponseCodec:
+    """Keeps status, headers and the exact bytes of one response."""
+
+    def __init__(self, final: Final | None = None, *, buffer: bool = False) -> None:
+        self.final = final
+        self.buffer = buffer
+        self.has_failed = False
+        """Whether the response stands for an error that the view raised."""
+        self._read: bytes | None = None
+
+    def prepare(self, response: Any) -> HttpResponseBase:
+        """Have all that is to be kept of *response* at hand: rendered, and read if asked."""
+        response = _rendered(response)
+        if self._is_to_be_read(response) and not response.is_async:
+            stream = iter(cast(Iterable[bytes], response.streaming_content))
+            chunks: list[bytes] = []
+            size = 0
+            for chunk in stream:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > settings.MAX_BODY:
+                    break
+            else:
+                self._read = b"".join(chunks)
+            response.streaming_content = chain(chunks, stream)
+        return cast(HttpResponseBase, response)
+
+    async def aprepare(self, response: Any) -> HttpResponseBase:
+        """Do what `prepare` does, also for asynchronous streams."""
+        response = _rendered(response)
+        if not self._is_to_be_read(response) or not response.is_async:
+            return self.prepare(response)
+        stream = aiter(cast(AsyncIterable[bytes], response.streaming_content))
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > settings.MAX_BODY:
+                break
+        else:
+            self._read = b"".join(chunks)
+        response.streaming_content = _achain(chunks, stream)
+        return cast(HttpResponseBase, response)
+
+    def judge(self, response: HttpResponseBase) -> Verdict:
+        if self.has_failed:
+            return Verdict.FAIL
+        if self.final is not None and self.final(response):
+            return Verdict.KEEP
+        if response.status_code >= 500:
+            return Verdict.FAIL
+        if self.final is not None or response.status_code in FREEING:
+            return Verdict.FREE
+        return Verdict.KEEP
+
+    def dump(self, response: HttpResponseBase) -> Answer:
+        dropped = DROPPED.union(name.lower() for name in settings.DROP_HEADERS)
+        headers = [[name, value] for name, value in response.items() if name.lower() not in dropped]
+        return Answer(response.status_code, headers, self._body(response))
+
+    def dump_error(self, error: BaseException) -> Answer:
+        return Answer(500, [], None)
+
+    def load(self, answer: Answer) -> HttpResponseBase:
+        headers = dict(answer.headers or [])
+        if answer.body is None or answer.status is None:
+            raise ReplayUnavailable(location=headers.get("Location"))
+        response = HttpResponse(answer.body, status=answer.status)
+        del response["Content-Type"]
+        for name, value in headers.items():
+            response[name] = value
+        response["Idempotent-Replayed"] = "true"
+        return response
+
+    def _is_to_be_read(self, response: HttpResponseBase) -> bool:
+        """Whether a stream is read here: a file that can be kept, or any with `buffer=True`."""
+        if not isinstance(response, StreamingHttpResponse):
+            return False
+        length = response.get("Content-Length", "")
+        is_file = isinstance(response, FileResponse) and length.isdecimal()
+        return self.buffer or (is_file and int(length) <= settings.MAX_BODY)
+
+    def _body(self, response: HttpResponseBase) -> bytes | None:
+        """Give the bytes to keep, not compressed; None if open-ended, too many or unreadable."""
+        body = response.content if isinstance(response, HttpResponse) else self._read
+        encoding = response.get("Content-Encoding", "identity").strip().lower()
+        if body is not None and encoding != "identity":
+            body = _decompressed(body, encoding)
+        return None if body is None or len(body) > settings.MAX_BODY else body
+
+
+def _rendered(response: Any) -> Any:
+    if not isinstance(response, HttpResponseBase):
+        raise TypeError(f"The view did not return an HttpResponse but {type(response).__name__}.")
+    render = getattr(response, "render", None)
+    return render() if callable(render) else response
+
+
+def _decompressed(body: bytes, encoding: str) -> bytes | None:
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return None
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # Either of the two headers.
+    try:
+        plain = decompressor.decompress(body, settings.MAX_BODY + 1)
+    except zlib.error:
+        return None
+    return plain if decompressor.eof else None
+
+
+async def _achain(chunks: list[bytes], stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    async for chunk in stream:
+        yield chunk

@@ -1,0 +1,83 @@
+"""Protection of every view, for requests that carry a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponseBase
+
+from .conf import settings
+from .exceptions import IdempotencyError
+from .http import Endpoint, problem_response
+from .http.requests import SAFE, is_unsafe
+from .policy import Policy
+
+
+class IdempotencyMiddleware:
+    """
+    Make every request that carries a key take effect once, and tell our errors as problems.
+
+    Put it last, so that a replay is authenticated and checked for CSRF like a first request. A
+    view with a decorator of its own keeps that one's options. The view runs inside of this
+    middleware, so the `process_exception` of others is not asked about a request with a key.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Any:
+        return self.get_response(request)
+
+    @property
+    def process_view(self) -> Callable[..., Any]:
+        return self._aprocess_view if self.is_async else self._process_view
+
+    def process_exception(
+        self, request: HttpRequest, exception: Exception
+    ) -> HttpResponseBase | None:
+        return problem_response(exception) if isinstance(exception, IdempotencyError) else None
+
+    def _process_view(
+        self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HttpResponseBase | None:
+        if not _is_keyed(request, view):
+            return None
+        if iscoroutinefunction(view):
+            respond = partial(view, request, *args, **kwargs)
+            return async_to_sync(_endpoint(view).aserve)(request, respond)
+        return _endpoint(view).serve(request, partial(view, request, *args, **kwargs))
+
+    async def _aprocess_view(
+        self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> HttpResponseBase | None:
+        if not _is_keyed(request, view):
+            return None
+        respond = partial(view, request, *args, **kwargs)
+        if iscoroutinefunction(view):
+            return await _endpoint(view).aserve(request, respond)
+        return await sync_to_async(_endpoint(view).serve)(request, respond)
+
+
+def _is_keyed(request: HttpRequest, view: Any) -> bool:
+    """Whether the request is to be protected here: by its key, and by no decorator."""
+    if settings.HEADER not in request.headers or hasattr(view, "idempotent_endpoint"):
+        return False
+    return request.method not in SAFE and is_unsafe(request)
+
+
+def _endpoint(view: Any) -> Endpoint:
+    return Endpoint(
+        policy=Policy(),
+        required=False,
+        view_name=f"{view.__module__}.{getattr(view, '__qualname__', type(view).__name__)}",
+        own_transactions=frozenset(getattr(view, "_non_atomic_requests", ())),
+    )

@@ -1,0 +1,50 @@
+"""The models of this app, and the base of those that use it."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from .inserts import IdempotentManager
+from .keys import MAX_LENGTH
+
+__all__ = ["IdempotencyRecord", "IdempotentManager"]
+
+
+class IdempotencyRecord(models.Model):
+    """
+    What is remembered about one key: who runs it, or what came of it.
+
+    Only `purge_after` has an index, and a completion seldom moves it: on PostgreSQL an update of
+    an indexed column, or of one in an index's condition, could not stay within the row's page.
+    """
+
+    class State(models.TextChoices):
+        IN_PROGRESS = "in_progress", _("in progress")  # Claimed; its token may complete it.
+        COMPLETED = "completed", _("completed")  # Ran once; replayed until `expires_at`.
+        RELEASED = "released", _("released")  # Ran without lasting effect; free to be claimed.
+        UNKNOWN = "unknown", _("unknown")  # Nobody knows whether it took effect; runs nothing.
+
+    id = models.UUIDField(_("ID"), primary_key=True, editable=False)
+    state = models.CharField(_("state"), max_length=16, choices=State)
+    token = models.BigIntegerField(_("fencing token"))
+    attempts = models.PositiveIntegerField(_("attempts"), default=1)
+    scope = models.CharField(_("scope"), max_length=MAX_LENGTH)
+    operation = models.CharField(_("operation"), max_length=MAX_LENGTH)
+    key = models.CharField(_("key"), max_length=MAX_LENGTH)
+    fingerprint = models.CharField(_("fingerprint"), max_length=80, blank=True)
+    status = models.PositiveSmallIntegerField(_("status"), null=True)
+    headers = models.JSONField(_("headers"), null=True)
+    body = models.BinaryField(_("body"), null=True)
+    created_at = models.DateTimeField(_("created at"))
+    ends_at = models.DateTimeField(_("lease ends at"), null=True)
+    completed_at = models.DateTimeField(_("completed at"), null=True)
+    expires_at = models.DateTimeField(_("expires at"), null=True)
+    purge_after = models.DateTimeField(_("purged after"), db_index=True)
+
+    class Meta:
+        verbose_name = _("idempotency record")
+        verbose_name_plural = _("idempotency records")
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.key}"

@@ -1,0 +1,177 @@
+"""What a store does: four steps on one record, each decided by the record's token."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from django.core.checks import CheckMessage
+
+from ..exceptions import InvalidBackend, StoreUnavailable
+from ..keys import record_id
+
+State = Literal["in_progress", "completed", "released", "unknown"]
+
+
+class Interrupted(StoreUnavailable):
+    """A step failed in a way that another try in a new transaction may cure."""
+
+
+class Unconfirmed(StoreUnavailable):
+    """The connection was lost during a commit, so it may have taken place or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call with a key, as a store sees it; *id* is the record's primary key."""
+
+    scope: str
+    operation: str
+    key: str
+    fingerprint: str = ""  # "" if inputs are not compared.
+    id: uuid.UUID = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", record_id(self.scope, self.operation, self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a completed call answered, as kept: *body* is None if it was not kept."""
+
+    status: int | None = None
+    headers: list[list[str]] | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run a call once, proved by its *token*; *attempt* counts from 1."""
+
+    call: Call
+    token: int
+    attempt: int
+    lease: float | None  # Seconds; None if the claim lives as long as its transaction.
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record as another call finds it, judged by the store's clock."""
+
+    state: State
+    token: int
+    attempt: int
+    fingerprint: str
+    expired: bool = False  # Its retention is over.
+    lease_left: float | None = None  # Seconds until its lease is over; None if it has no lease.
+    answer: Answer = Answer()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether anyone may claim the key as if it were new."""
+        return self.state == "released" or (self.state == "completed" and self.expired)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its claim was neither completed nor renewed."""
+        return self.state == "in_progress" and self.lease_left is not None and self.lease_left <= 0
+
+    def matches(self, fingerprint: str) -> bool:
+        """Whether its input is the same as far as both are known."""
+        return not (self.fingerprint and fingerprint) or self.fingerprint == fingerprint
+
+    def may_be_claimed(self, fingerprint: str) -> bool:
+        """Whether a new claim may take the record over, by the same rules in every store."""
+        return self.is_free or (self.is_abandoned and self.matches(fingerprint))
+
+
+class BaseStore(ABC):
+    """
+    Keeps records and decides claims; every write after a claim carries the claim's token.
+
+    Raises from each step: `StoreUnavailable` if the store cannot be reached.
+    """
+
+    supports_atomic = False
+    """Whether claim, effects and outcome can be one transaction."""
+
+    using: str | None = None
+    """The alias of the database that `transaction` opens one on."""
+
+    def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
+        self.alias = alias
+        self.options: Mapping[str, Any] = options["OPTIONS"]
+        self.lease = self._seconds(options, "LEASE")
+        self.retention = self._seconds(options, "RETENTION")
+
+    def _seconds(self, options: Mapping[str, Any], name: str) -> float:
+        value = options[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise InvalidBackend(
+                f"IDEMPOTENCY_STORES[{self.alias!r}][{name!r}] is a number of seconds above 0,"
+                f" not {value!r}."
+            )
+        return value
+
+    @abstractmethod
+    def claim(
+        self, call: Call, *, token: int, lease: float | None, retention: float, take_over: bool
+    ) -> Claim | Seen | None:
+        """
+        Claim *call* if its record is absent, free or, with *take_over*, abandoned.
+
+        Give the claim, or the record that stands in its way, or None if that is not visible yet.
+        A repeated call with the same token gives the same claim.
+        """
+
+    @abstractmethod
+    def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
+        """
+        End *claim* in *state* with *answer*, kept for *retention* seconds from now.
+
+        Raises: `StaleClaim` if the claim is no longer this one's.
+        """
+
+    @abstractmethod
+    def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
+        """Let each lease start anew; give the claims that were lost."""
+
+    @abstractmethod
+    def look(self, call: Call) -> Seen | None:
+        """Give the record as it is now, without changing anything."""
+
+    @abstractmethod
+    def block(self, call: Call, seen: Seen) -> bool:
+        """Turn the abandoned claim that was *seen* into an unknown outcome; tell if it was."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether the caller has opened a transaction in which a claim would stay invisible."""
+        return False
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """
+        Open the transaction that effects and outcome share, if the store has one.
+
+        Raises: `Unconfirmed` if nobody knows whether it was committed.
+        """
+        return nullcontext()
+
+    def roll_back(self) -> None:  # noqa: B027 - a store without transactions has nothing to undo.
+        """Let the innermost `transaction` undo, at its end, what was done in it."""
+
+    def is_rolling_back(self) -> bool:
+        """Whether the innermost `transaction` will be undone."""
+        return False
+
+    def peek(self, call: Call) -> Seen | None:
+        """Give what a look before the claim shows, where that is cheaper than a claim."""
+        return None
+
+    def check(self) -> list[CheckMessage]:
+        """Give what is wrong with this store's settings."""
+        return []

@@ -1,0 +1,304 @@
+"""Keeps records in the project's database, where effects and outcome can be one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from itertools import groupby
+from types import TracebackType
+from typing import Any, TypeVar
+
+from django.core.checks import CheckMessage, Error
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    InternalError,
+    connections,
+    transaction,
+)
+from django.db import Error as DatabaseError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
+
+from ..exceptions import StaleClaim, StoreUnavailable
+from ..keys import later_token
+from ..models import IdempotencyRecord
+from .base import Answer, BaseStore, Call, Claim, Interrupted, Seen, State, Unconfirmed
+from .sql import SLACK, Dialect, Fragment, dialect_of
+
+Result = TypeVar("Result")
+
+_BROKEN = (
+    "The work went on after a database error, in a transaction that can only be rolled back. Put"
+    " what may fail into `with transaction.atomic():` inside of the `try`."
+)
+_NESTED = (
+    "A claim with a lease must be committed before its work begins, but a transaction is open."
+    " Leave the `atomic` block first, or use mode='atomic', which joins it."
+)
+
+
+class DatabaseStore(BaseStore):
+    """
+    Keeps records in the table of `IdempotencyRecord`.
+
+    OPTIONS: `using`, the alias of the database; the same as that of the effects, so that both
+    are committed or neither is.
+    """
+
+    supports_atomic = True
+    using: str
+
+    def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.using = self.options.get("using", DEFAULT_DB_ALIAS)
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        return connections[self.using]
+
+    @property
+    def dialect(self) -> Dialect:
+        return dialect_of(self.connection, IdempotencyRecord._meta.db_table)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.connection.in_atomic_block
+
+    def claim(
+        self, call: Call, *, token: int, lease: float | None, retention: float, take_over: bool
+    ) -> Claim | Seen | None:
+        def step() -> Claim | Seen | None:
+            return self._claim(call, token, lease, retention, take_over)
+
+        if lease is None or not self.in_transaction:
+            return self._reach(step)
+        try:
+            with transaction.atomic(using=self.using, durable=True):
+                return self._reach(step)
+        except RuntimeError as error:
+            raise TransactionManagementError(_NESTED) from error
+
+    def _claim(
+        self, call: Call, token: int, lease: float | None, retention: float, take_over: bool
+    ) -> Claim | Seen | None:
+        with self.connection.cursor() as cursor:
+            found = self.dialect.claim(cursor, self._row(call, token, lease, retention))
+            seen = found.seen
+            if found.made:
+                return Claim(call, token, 1, lease)
+            if seen is None:
+                return None
+            if seen.token == token and seen.state == "in_progress":
+                return Claim(call, token, seen.attempt, lease)  # An earlier try, unconfirmed.
+            if not seen.may_be_claimed(call.fingerprint) or (seen.is_abandoned and not take_over):
+                return seen
+            token = token if token > seen.token else later_token(seen.token)
+            return self._take_over(cursor, call, seen, token, lease, retention)
+
+    def _row(
+        self, call: Call, token: int, lease: float | None, retention: float
+    ) -> dict[str, Fragment]:
+        return {
+            "id": ("%s", [self._stored_id(call)]),
+            "state": ("'in_progress'", []),
+            "token": ("%s", [token]),
+            "attempts": ("1", []),
+            "scope": ("%s", [call.scope]),
+            "operation": ("%s", [call.operation]),
+            "key": ("%s", [call.key]),
+            "fingerprint": ("%s", [call.fingerprint]),
+            "created_at": self.dialect.now(),
+            "ends_at": self._end(lease),
+            "purge_after": self.dialect.after(retention + SLACK),
+        }
+
+    def _take_over(
+        self,
+        cursor: Any,
+        call: Call,
+        seen: Seen,
+        token: int,
+        lease: float | None,
+        retention: float,
+    ) -> Claim | None:
+        row = self._row(call, token, lease, retention)
+        attempt = 1 if seen.state == "completed" else seen.attempt + 1
+        cleared = ("status", "headers", "body", "completed_at", "expires_at")
+        changes: dict[str, Fragment] = {
+            **{column: row[column] for column in ("state", "token", "fingerprint", "ends_at")},
+            **{column: ("NULL", []) for column in cleared},
+            "attempts": ("%s", [attempt]),
+            "purge_after": self._latest("purge_after", row["purge_after"]),
+        }
+        if attempt == 1:
+            changes["created_at"] = row["created_at"]
+        now, parameters = self.dialect.now()
+        conditions = self._held(call, seen.token, seen.state)
+        if seen.state == "in_progress":
+            conditions.append((f"ends_at <= {now}", parameters))
+        taken = self.dialect.update(cursor, changes, conditions)
+        return Claim(call, token, attempt, lease) if taken else None
+
+    def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
+        headers = None if answer.headers is None else json.dumps(answer.headers)
+        expires = self.dialect.after(retention)
+        changes: dict[str, Fragment] = {
+            "state": ("%s", [state]),
+            "status": ("%s", [answer.status]),
+            "headers": ("%s", [headers]),
+            "body": ("%s", [self._stored_body(answer.body)]),
+            "completed_at": self.dialect.now(),
+            "ends_at": ("NULL", []),
+            "expires_at": expires,
+            "purge_after": self._latest("purge_after", expires),
+        }
+        if not self._write(changes, self._held(claim.call, claim.token, "in_progress")):
+            raise StaleClaim
+
+    def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
+        lost: list[Claim] = []
+        for lease, group in groupby(sorted(claims, key=_lease), key=_lease):
+            same = list(group)
+            if self._renew(same, lease) < len(same):
+                lost += [claim for claim in same if not self._holds(claim)]
+        return lost
+
+    def _renew(self, claims: list[Claim], lease: float) -> int:
+        ids = [self._stored_id(claim.call) for claim in claims]
+        marks = ", ".join(["%s"] * len(claims))
+        conditions: list[Fragment] = [
+            (f"id IN ({marks})", ids),
+            (f"token IN ({marks})", [claim.token for claim in claims]),
+            ("state = 'in_progress'", []),
+        ]
+        return self._write({"ends_at": self._end(lease)}, conditions)
+
+    def _holds(self, claim: Claim) -> bool:
+        seen = self.look(claim.call)
+        return seen is not None and seen.token == claim.token and seen.state == "in_progress"
+
+    def look(self, call: Call) -> Seen | None:
+        def step() -> Seen | None:
+            with self.connection.cursor() as cursor:
+                return self.dialect.look(cursor, self._stored_id(call))
+
+        return self._reach(step)
+
+    def peek(self, call: Call) -> Seen | None:
+        return self.look(call) if self.dialect.look_first else None
+
+    def block(self, call: Call, seen: Seen) -> bool:
+        now, parameters = self.dialect.now()
+        conditions = self._held(call, seen.token, "in_progress")
+        conditions.append((f"ends_at <= {now}", parameters))
+        changes: dict[str, Fragment] = {"state": ("'unknown'", []), "ends_at": ("NULL", [])}
+        return self._write(changes, conditions) == 1
+
+    def transaction(self) -> _Transaction:
+        return _Transaction(self.using)
+
+    def roll_back(self) -> None:
+        transaction.set_rollback(True, using=self.using)
+
+    def is_rolling_back(self) -> bool:
+        return transaction.get_rollback(using=self.using)
+
+    def check(self) -> list[CheckMessage]:
+        if self.using in connections:
+            return []
+        message = f"IDEMPOTENCY_STORES[{self.alias!r}]: there is no database {self.using!r}."
+        return [Error(message, id="idempotency.E003")]
+
+    def _held(self, call: Call, token: int, state: str) -> list[Fragment]:
+        return [
+            ("id = %s", [self._stored_id(call)]),
+            ("token = %s", [token]),
+            ("state = %s", [state]),
+        ]
+
+    def _latest(self, column: str, other: Fragment) -> Fragment:
+        sql, parameters = other
+        return self.dialect.latest(column, sql), parameters
+
+    def _end(self, lease: float | None) -> Fragment:
+        return ("NULL", []) if lease is None else self.dialect.after(lease)
+
+    def _stored_id(self, call: Call) -> Any:
+        return IdempotencyRecord._meta.pk.get_db_prep_value(call.id, self.connection)
+
+    def _stored_body(self, body: bytes | None) -> Any:
+        field = IdempotencyRecord._meta.get_field("body")
+        return field.get_db_prep_value(body, self.connection)
+
+    def _write(self, changes: dict[str, Fragment], conditions: list[Fragment]) -> int:
+        def step() -> int:
+            with self.connection.cursor() as cursor:
+                return self.dialect.update(cursor, changes, conditions)
+
+        return self._reach(step)
+
+    def _reach(self, step: Callable[[], Result]) -> Result:
+        """Take *step*, and tell by the error whether it may go well in a new transaction."""
+        was_connected = self.connection.connection is not None
+        try:
+            return step()
+        except TransactionManagementError:
+            raise
+        except InternalError as error:
+            raise TransactionManagementError(_BROKEN) from error
+        except DatabaseError as error:
+            raise _unavailable(error, self.connection, was_connected) from error
+
+
+class _Transaction:
+    """An atomic block that says when its commit was left unconfirmed."""
+
+    def __init__(self, using: str) -> None:
+        self.connection = connections[using]
+        self.atomic = transaction.atomic(using=using)
+
+    def __enter__(self) -> None:
+        was_connected = self.connection.connection is not None
+        try:
+            self.atomic.__enter__()
+        except DatabaseError as error:
+            raise _unavailable(error, self.connection, was_connected) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.atomic.__exit__(kind, error, traceback)
+        except DatabaseError as failure:
+            if kind is None and _is_lost(self.connection):
+                raise Unconfirmed(retry_after=1) from failure
+            raise
+
+
+def _lease(claim: Claim) -> float:
+    return claim.lease or 0
+
+
+def _unavailable(
+    error: DatabaseError, connection: BaseDatabaseWrapper, was_connected: bool
+) -> StoreUnavailable:
+    """Give the error that tells whether the same step may go well in a new transaction."""
+    if _is_passing(error) or (was_connected and _is_lost(connection)):
+        return Interrupted(retry_after=1)
+    return StoreUnavailable(retry_after=1)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether *error* is a deadlock or a serialization failure, which a new transaction cures."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) in {"40001", "40P01"} or error.args[:1] == (1213,)
+
+
+def _is_lost(connection: BaseDatabaseWrapper) -> bool:
+    if connection.connection is None or not connection.is_usable():
+        connection.close()
+        return True
+    return False

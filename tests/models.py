@@ -1,0 +1,39 @@
+"""Models that only the tests need."""
+
+from django.db import models
+
+from idempotency.keys import uuid7
+from idempotency.models import IdempotentManager
+
+
+class Effect(models.Model):
+    """An effect to be counted: two with the same name are one too many."""
+
+    name = models.CharField(max_length=300)
+
+
+class Ticket(models.Model):
+    """A row that is made once for each number."""
+
+    number = models.CharField(max_length=20, unique=True)
+    title = models.CharField(max_length=10, default="")
+    venue = models.CharField(max_length=20, default="")
+    seat = models.IntegerField(default=0)
+    serial = models.IntegerField(unique=True, null=True)
+    made_at = models.DateTimeField(auto_now_add=True)
+
+    objects = IdempotentManager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["venue", "seat"], name="seat_once")]
+
+
+class Parcel(models.Model):
+    """A row whose primary key is handed out before it is stored."""
+
+    id = models.UUIDField(primary_key=True, default=uuid7)
+    code = models.CharField(max_length=20, unique=True)
+    ticket = models.ForeignKey(Ticket, models.CASCADE, null=True)
+    weight = models.IntegerField(db_default=7)
+
+    objects = IdempotentManager()

@@ -1,0 +1,21 @@
+"""Views that the tests protect in every way that is offered."""
+
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from idempotency import idempotent_view
+
+from .models import Effect
+
+
+@idempotent_view
+def place(request: HttpRequest) -> HttpResponse:
+    """Make one effect, named after the body."""
+    effect = Effect.objects.create(name=request.body.decode("utf-8", "replace")[:200])
+    return JsonResponse({"effect": effect.pk}, status=201)
+
+
+def bare(request: HttpRequest) -> HttpResponse:
+    """Do the same without protection."""
+    effect = Effect.objects.create(name=request.body.decode("utf-8", "replace")[:200])
+    return JsonResponse({"effect": effect.pk}, status=201)
