@@ -133,8 +133,8 @@ def _refuse_unprotectable(view: Any) -> None:
     if isinstance(view, type):
         raise TypeError(
             f"idempotent_view cannot protect the class {view.__name__}: decorate one of its"
-            ' methods, or the class with @method_decorator(idempotent_view, name="dispatch"), or what its'
-            " as_view() returns."
+            ' methods, or the class with @method_decorator(idempotent_view, name="dispatch"), or'
+            " what its as_view() returns."
         )
     if isinstance(view, staticmethod | classmethod | property) or not callable(view):
         raise TypeError(f"idempotent_view protects functions, not a {type(view).__name__}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .fields import RecordIdField
 from .inserts import IdempotentManager
 from .keys import MAX_LENGTH
 
@@ -25,7 +26,7 @@ class IdempotencyRecord(models.Model):
         RELEASED = "released", _("released")  # Ran without lasting effect; free to be claimed.
         UNKNOWN = "unknown", _("unknown")  # Nobody knows whether it took effect; runs nothing.
 
-    id = models.UUIDField(_("ID"), primary_key=True, editable=False)
+    id = RecordIdField(_("ID"), primary_key=True, editable=False)
     state = models.CharField(_("state"), max_length=16, choices=State)
     token = models.BigIntegerField(_("fencing token"))
     attempts = models.PositiveIntegerField(_("attempts"), default=1)

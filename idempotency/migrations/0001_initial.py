@@ -1,5 +1,7 @@
 from django.db import migrations, models
 
+import idempotency.fields
+
 
 TABLE = 'idempotency_idempotencyrecord'
 
@@ -21,7 +23,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='IdempotencyRecord',
             fields=[
-                ('id', models.UUIDField(editable=False, primary_key=True, serialize=False, verbose_name='ID')),
+                ('id', idempotency.fields.RecordIdField(editable=False, primary_key=True, serialize=False, verbose_name='ID')),
                 ('state', models.CharField(choices=[('in_progress', 'in progress'), ('completed', 'completed'), ('released', 'released'), ('unknown', 'unknown')], max_length=16, verbose_name='state')),
                 ('token', models.BigIntegerField(verbose_name='fencing token')),
                 ('attempts', models.PositiveIntegerField(default=1, verbose_name='attempts')),

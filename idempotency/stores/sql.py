@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, cast
 
-from django.db import NotSupportedError, OperationalError
+from django.db import IntegrityError, NotSupportedError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
@@ -160,14 +160,15 @@ def advisory_key(record: Any) -> int:
 
 class MySQL(Dialect):
     """
-    Inserts first, and looks where a row came earlier.
+    Asks before it inserts, as an insert waits for an uncommitted twin.
 
-    An insert waits for an uncommitted twin, so a share lock with NOWAIT asks before it.
+    A locking read with NOWAIT does not, and also shows, under REPEATABLE READ, what a plain one
+    would not.
     """
 
     share_nowait = "FOR SHARE NOWAIT"
-    # A lock wait, a lock that NOWAIT did not get.
     busy: ClassVar[frozenset[int]] = frozenset({1205, 3572})
+    """The errors of a lock that was not got in time, or not at once."""
 
     def _offset(self) -> int:
         # Django stores naive times in the zone of the connection, not in UTC.
@@ -186,44 +187,45 @@ class MySQL(Dialect):
         now, _ = self.now()
         return f"TIMESTAMPDIFF(MICROSECOND, {now}, {column}) / 1000000", []
 
+    insert_waiting: ClassVar[str] = "INSERT"
+
     def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
-        (_, [record]) = row["id"]
         try:
-            seen = self._before(cursor, record)
-            if seen is None and self._insert(cursor, row):
-                return Found(made=True)
-            # A locking read: under REPEATABLE READ a plain one may not show what the insert met.
-            return Found(
-                made=False, seen=seen or self.look(cursor, record, locking=self.share_nowait)
-            )
+            return self._ask(cursor, row) or self._insert(cursor, row, self.insert_waiting)
         except OperationalError as error:
             if error.args[0] not in self.busy:
                 raise
             return Found(made=False)
 
-    def _before(self, cursor: Any, record: Any) -> Seen | None:
-        return self.look(cursor, record, locking=self.share_nowait)
+    def _ask(self, cursor: Any, row: dict[str, Fragment]) -> Found | None:
+        (_, [record]) = row["id"]
+        seen = self.look(cursor, record, locking=self.share_nowait)
+        return None if seen is None else Found(made=False, seen=seen)
 
-    def _insert(self, cursor: Any, row: dict[str, Fragment]) -> bool:
+    def _insert(self, cursor: Any, row: dict[str, Fragment], verb: str) -> Found:
         sql, parameters = self.insert(row)
-        cursor.execute(f"INSERT IGNORE {sql}", parameters)
-        return cast(int, cursor.rowcount) == 1
+        try:
+            cursor.execute(f"{verb} {sql}", parameters)
+        except IntegrityError:  # Undoes the statement alone here, and locks the row for reading.
+            return self._ask(cursor, row) or Found(made=False)
+        return Found(made=True)
 
 
 class MariaDB(MySQL):
-    """Inserts first without waiting, which MariaDB can and MySQL cannot."""
+    """Inserts at once, which MariaDB can do without waiting, and asks only where that fails."""
 
     share_nowait = "LOCK IN SHARE MODE NOWAIT"
+    insert_at_once = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR INSERT"
+    insert_waiting = "SET STATEMENT innodb_lock_wait_timeout = 1 FOR INSERT"
 
-    def _before(self, cursor: Any, record: Any) -> Seen | None:
-        return None
-
-    def _insert(self, cursor: Any, row: dict[str, Fragment]) -> bool:
-        sql, parameters = self.insert(row)
-        cursor.execute(
-            f"SET STATEMENT innodb_lock_wait_timeout = 0 FOR INSERT IGNORE {sql}", parameters
-        )
-        return cast(int, cursor.rowcount) == 1
+    def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
+        try:
+            return self._insert(cursor, row, self.insert_at_once)
+        except OperationalError as error:
+            if error.args[0] not in self.busy:
+                raise
+        # A twin holds the row, or the gap that it goes into is locked for a moment by a neighbour.
+        return super().claim(cursor, row)
 
 
 class SQLite(Dialect):
