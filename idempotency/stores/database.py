@@ -23,7 +23,8 @@ from ..exceptions import StaleClaim, StoreUnavailable
 from ..keys import later_token
 from ..models import IdempotencyRecord
 from .base import Answer, BaseStore, Call, Claim, Interrupted, Seen, State, Unconfirmed
-from .sql import SLACK, Dialect, Fragment, dialect_of
+from .dialects import dialect_of
+from .sql import SLACK, Dialect, Fragment
 
 Result = TypeVar("Result")
 
@@ -201,7 +202,7 @@ class DatabaseStore(BaseStore):
         transaction.set_rollback(True, using=self.using)
 
     def is_rolling_back(self) -> bool:
-        return transaction.get_rollback(using=self.using)
+        return self.in_transaction and transaction.get_rollback(using=self.using)
 
     def check(self) -> list[CheckMessage]:
         if self.using in connections:

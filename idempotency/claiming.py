@@ -1,0 +1,80 @@
+"""The first half of the protocol: get the claim, or read what stands in its way."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from .codecs import Codec
+from .exceptions import IdempotencyError, KeyInProgress, KeyReused, OutcomeUnknown
+from .keys import new_token
+from .policy import Policy
+from .stores import get_store
+from .stores.base import Call, Claim, Seen
+
+logger = logging.getLogger("idempotency")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """The result of a call, and whether an earlier call had made it."""
+
+    result: Result
+    replayed: bool
+
+
+class Claiming(Generic[Result]):
+    """One call in search of its claim; the token stays the same however often it is tried."""
+
+    def __init__(self, call: Call, policy: Policy, codec: Codec[Result]) -> None:
+        self.call = call
+        self.policy = policy
+        self.codec = codec
+        self.store = get_store(policy.store)
+        self.lease = policy.lease or self.store.lease
+        self.retention = policy.retention or self.store.retention
+        self.token = new_token()
+
+    def peek(self) -> Outcome[Result] | IdempotencyError | None:
+        """Give what a look before any claim decides already, where such a look is cheap."""
+        seen = self.store.peek(self.call)
+        if seen is None or self._may_claim(seen):
+            return None
+        return self._read(seen)
+
+    def claim(self, lease: float | None) -> Claim | Outcome[Result] | IdempotencyError:
+        """Give the claim, the outcome to replay, or the error that tells why there is neither."""
+        found = self.store.claim(
+            self.call,
+            token=self.token,
+            lease=lease,
+            retention=self.retention,
+            take_over=self.policy.on_crash == "retry",
+        )
+        if found is None:
+            return KeyInProgress(retry_after=1)
+        return self._read(found) if isinstance(found, Seen) else found
+
+    def _may_claim(self, seen: Seen) -> bool:
+        takes_over = not seen.is_abandoned or self.policy.on_crash == "retry"
+        return takes_over and seen.may_be_claimed(self.call.fingerprint)
+
+    def _read(self, seen: Seen) -> Outcome[Result] | IdempotencyError:
+        """Give what a record means for this call: the one place where inputs are compared."""
+        if not seen.matches(self.call.fingerprint):
+            return KeyReused()
+        if seen.state == "completed":
+            return Outcome(self.codec.load(seen.answer), replayed=True)
+        if seen.state == "unknown":
+            return OutcomeUnknown()
+        if self.policy.on_crash == "block" and seen.is_abandoned and self._block(seen):
+            return OutcomeUnknown()
+        return KeyInProgress(retry_after=max(1.0, seen.lease_left or 0))
+
+    def _block(self, seen: Seen) -> bool:
+        blocked = self.store.block(self.call, seen)
+        if blocked:
+            logger.error("%s died, and its outcome is unknown.", self.call.operation)
+        return blocked

@@ -1,0 +1,57 @@
+"""Deletes idempotency records whose retention is over."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import DEFAULT_DB_ALIAS
+
+from ...purge import GRACE, purge, purgeable
+from ..progress import Progress
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is no number above 0.")
+    return int(text)
+
+
+class Command(BaseCommand):
+    help = (
+        "Delete idempotency records whose retention is over. Safe to run while calls are served,"
+        " twice at once, and to stop at any point."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--database", default=DEFAULT_DB_ALIAS, help="alias of the database")
+        parser.add_argument(
+            "--batch-size", type=positive, default=1_000, help="rows in one transaction"
+        )
+        parser.add_argument(
+            "--grace",
+            type=positive,
+            default=GRACE,
+            help="seconds after the end of its lease for which an abandoned claim is kept",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="only count")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        using, grace = options["database"], options["grace"]
+        total = purgeable(using, grace).count()
+        if options["dry_run"]:
+            self.stdout.write(f"{total} records would be deleted.")
+            return
+        progress = Progress(self.stderr, total)
+        deleted = 0
+        try:
+            for size in purge(using, batch_size=options["batch_size"], grace=grace):
+                deleted += size
+                progress.show(deleted)
+        except KeyboardInterrupt:
+            progress.end()
+            self.stdout.write(f"Stopped: {deleted} of {total} records deleted.")
+            return
+        progress.end()
+        self.stdout.write(self.style.SUCCESS(f"{deleted} records deleted."))

@@ -1,0 +1,54 @@
+"""Deletes records whose retention is over, a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.db import connections, transaction
+from django.db.models import Q, QuerySet
+
+from .models import IdempotencyRecord
+from .stores.dialects import clock
+
+GRACE = 86_400
+"""Seconds after the end of a lease for which a claim that nobody completed is kept."""
+
+
+def purgeable(using: str, grace: float = GRACE) -> QuerySet[IdempotencyRecord]:
+    """
+    Give the records that may be deleted: those whose retention is over by the database's clock.
+
+    Never a live claim, nor an unknown outcome; an abandoned claim once *grace* seconds have passed.
+    """
+    now = clock(connections[using])
+    return IdempotencyRecord.objects.using(using).filter(
+        Q(state__in=("completed", "released"), expires_at__lte=now)
+        | Q(state="in_progress", ends_at__lte=now - timedelta(seconds=grace)),
+        purge_after__lte=now,
+    )
+
+
+def purge(using: str, *, batch_size: int = 1_000, grace: float = GRACE) -> Iterator[int]:
+    """
+    Delete all `purgeable` records, and give the size of each batch when it is committed.
+
+    Walks the index of `purge_after`, skips rows that somebody has locked, and may be stopped at
+    any point or run twice at once.
+    """
+    batch_size = min(batch_size, connections[using].features.max_query_params or batch_size)
+    deleted = batch_size
+    while deleted == batch_size:
+        deleted = _delete_batch(using, batch_size, grace)
+        yield deleted
+
+
+def _delete_batch(using: str, batch_size: int, grace: float) -> int:
+    features = connections[using].features
+    with transaction.atomic(using=using):
+        rows = purgeable(using, grace).order_by("purge_after")
+        if features.has_select_for_update:
+            rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+        ids = list(rows.values_list("id", flat=True)[:batch_size])
+        deleted, _ = IdempotencyRecord.objects.using(using).filter(id__in=ids).delete()
+        return deleted

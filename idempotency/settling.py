@@ -1,0 +1,81 @@
+"""The second half of the protocol: write down what came of a claim."""
+
+from __future__ import annotations
+
+import logging
+from typing import Generic, TypeVar
+
+from .codecs import Codec, Verdict
+from .exceptions import StaleClaim, StoreUnavailable
+from .policy import Policy
+from .stores.base import Answer, BaseStore, Claim, State
+
+logger = logging.getLogger("idempotency")
+Result = TypeVar("Result")
+
+TRIES = 3
+"""How often an outcome is written that nothing confirms."""
+
+
+class Settling(Generic[Result]):
+    """Ends claims as policy and codec say."""
+
+    def __init__(
+        self, store: BaseStore, policy: Policy, codec: Codec[Result], retention: float
+    ) -> None:
+        self.store = store
+        self.policy = policy
+        self.codec = codec
+        self.retention = retention
+
+    def judge(self, result: Result) -> tuple[Verdict, Answer]:
+        """Give what becomes of *result*, and what is kept of it."""
+        verdict = self.codec.judge(result)
+        if self.store.is_rolling_back():
+            verdict = Verdict.FAIL
+        kept = verdict is Verdict.KEEP or self.policy.on_error == "store"
+        return verdict, self.codec.dump(result) if kept else Answer()
+
+    def settle(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
+        """End *claim* in the transaction of its effects; raise `StaleClaim` if it was lost."""
+        self.store.settle(claim, self._state(verdict), answer, self.retention)
+
+    def settle_after(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
+        """End *claim* once its effects cannot be changed any more, whatever the connection does."""
+        for _ in range(TRIES):
+            try:
+                return self.settle(claim, verdict, answer)
+            except (StoreUnavailable, StaleClaim) as error:
+                failure = error
+                if self.was_settled(claim):
+                    return None
+                if isinstance(error, StaleClaim):
+                    raise
+        logger.error("%s could not be settled.", claim.call.operation, exc_info=failure)
+        return None
+
+    def settle_error(self, claim: Claim, error: BaseException) -> None:
+        """End *claim* after its work raised *error*, which the caller raises again."""
+        if isinstance(error, StaleClaim):
+            return
+        kept = isinstance(error, Exception) and self.policy.on_error == "store"
+        answer = self.codec.dump_error(error) if kept else Answer()
+        try:
+            self.settle_after(claim, Verdict.FAIL, answer)
+        except StaleClaim:
+            logger.warning("%s lost its claim, and then failed.", claim.call.operation)
+
+    def was_settled(self, claim: Claim) -> bool:
+        """Look whether the end of *claim* was committed, when nothing confirmed it."""
+        try:
+            seen = self.store.look(claim.call)
+        except StoreUnavailable:
+            return False
+        return seen is not None and seen.token == claim.token and seen.state != "in_progress"
+
+    def _state(self, verdict: Verdict) -> State:
+        if verdict is Verdict.KEEP:
+            return "completed"
+        if verdict is Verdict.FREE or self.policy.on_error == "release":
+            return "released"
+        return "completed" if self.policy.on_error == "store" else "unknown"

@@ -1,0 +1,198 @@
+"""The statements of the database store in which databases differ."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, cast
+
+from django.conf import settings
+from django.db import IntegrityError, NotSupportedError, OperationalError
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from .sql import Dialect, Found, Fragment, seen_from
+
+
+class PostgreSQL(Dialect):
+    """
+    Claims and looks in one statement, which never waits and never fails.
+
+    An uncommitted row is invisible here, so a try of an advisory transaction lock tells of it. The
+    statement's snapshot is older than that lock, so the primary key still decides: an insert that
+    conflicts with a row which the snapshot does not show finds nothing, and is tried again.
+    """
+
+    def now(self) -> Fragment:
+        return "clock_timestamp()", []
+
+    def after(self, seconds: float) -> Fragment:
+        return "clock_timestamp() + make_interval(secs => %s)", [seconds]
+
+    def seconds_until(self, column: str) -> Fragment:
+        return f"EXTRACT(EPOCH FROM {column} - clock_timestamp())", []
+
+    def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
+        (_, [record]) = row["id"]
+        columns, _ = self.seen_columns()
+        names = ", ".join(row)
+        values = ", ".join(sql for sql, _ in row.values())
+        parameters = [parameter for _, given in row.values() for parameter in given]
+        cursor.execute(
+            f"""
+            WITH seen (state, token, attempts, fingerprint, expired, lease_left,
+                       status, headers, body)
+            AS MATERIALIZED (SELECT {columns} FROM {self.table} WHERE id = %s),
+            gate AS MATERIALIZED (SELECT CASE WHEN EXISTS (
+                SELECT FROM seen WHERE state = 'unknown' OR state = 'completed' AND NOT expired
+            ) THEN NULL ELSE pg_try_advisory_xact_lock(%s) END AS held),
+            made AS (INSERT INTO {self.table} ({names})
+                SELECT {values} FROM gate WHERE held AND NOT EXISTS (SELECT FROM seen)
+                ON CONFLICT (id) DO NOTHING RETURNING 1)
+            SELECT held, EXISTS (SELECT FROM made), seen.* FROM gate LEFT JOIN seen ON true
+            """,
+            [record, advisory_key(record), *parameters],
+        )
+        held, made, state, *rest = cursor.fetchone()
+        if made:
+            return Found(made=True)
+        seen = None if state is None else seen_from((state, *rest))
+        if held is False and (seen is None or seen.is_free or seen.is_abandoned):
+            return Found(made=False)  # Somebody holds the key in a transaction of their own.
+        if seen is None:
+            return self.claim(cursor, row)
+        return Found(made=False, seen=seen)
+
+
+def advisory_key(record: Any) -> int:
+    """Give the 64 bits of a record's id that no time is in, as PostgreSQL counts them."""
+    return int.from_bytes(record.bytes[8:], "big", signed=True)
+
+
+class MySQL(Dialect):
+    """
+    Asks before it inserts, as an insert waits for an uncommitted twin.
+
+    A locking read with NOWAIT does not, and also shows, under REPEATABLE READ, what a plain one
+    would not.
+    """
+
+    share_nowait = "FOR SHARE NOWAIT"
+    busy: ClassVar[frozenset[int]] = frozenset({1205, 3572})
+    """The errors of a lock that was not got in time, or not at once."""
+
+    def now(self) -> Fragment:
+        # Django stores naive times in the zone of the connection, which need not be UTC.
+        zone = self.connection.timezone or timezone.get_default_timezone()
+        if zone is UTC:
+            return "UTC_TIMESTAMP(6)", []
+        offset = datetime.now(zone).utcoffset() or timedelta(0)
+        return f"(UTC_TIMESTAMP(6) + INTERVAL {int(offset.total_seconds())} SECOND)", []
+
+    def after(self, seconds: float) -> Fragment:
+        now, _ = self.now()
+        return f"({now} + INTERVAL %s MICROSECOND)", [round(seconds * 1_000_000)]
+
+    def seconds_until(self, column: str) -> Fragment:
+        now, _ = self.now()
+        return f"TIMESTAMPDIFF(MICROSECOND, {now}, {column}) / 1000000", []
+
+    insert_waiting: ClassVar[str] = "INSERT"
+
+    def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
+        try:
+            return self._ask(cursor, row) or self._insert(cursor, row, self.insert_waiting)
+        except OperationalError as error:
+            if error.args[0] not in self.busy:
+                raise
+            return Found(made=False)
+
+    def _ask(self, cursor: Any, row: dict[str, Fragment]) -> Found | None:
+        (_, [record]) = row["id"]
+        seen = self.look(cursor, record, locking=self.share_nowait)
+        return None if seen is None else Found(made=False, seen=seen)
+
+    def _insert(self, cursor: Any, row: dict[str, Fragment], verb: str) -> Found:
+        sql, parameters = self.insert(row)
+        try:
+            cursor.execute(f"{verb} {sql}", parameters)
+        except IntegrityError:  # Undoes the statement alone here, and locks the row for reading.
+            return self._ask(cursor, row) or Found(made=False)
+        return Found(made=True)
+
+
+class MariaDB(MySQL):
+    """Inserts at once, which MariaDB can do without waiting, and asks only where that fails."""
+
+    share_nowait = "LOCK IN SHARE MODE NOWAIT"
+    insert_at_once = "SET STATEMENT innodb_lock_wait_timeout = 0 FOR INSERT"
+    insert_waiting = "SET STATEMENT innodb_lock_wait_timeout = 1 FOR INSERT"
+
+    def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
+        try:
+            return self._insert(cursor, row, self.insert_at_once)
+        except OperationalError as error:
+            if error.args[0] not in self.busy:
+                raise
+        # A twin holds the row, or the gap that it goes into is locked for a moment by a neighbour.
+        return super().claim(cursor, row)
+
+
+class SQLite(Dialect):
+    """Looks before it begins: only writers queue, so a replay need not wait for them."""
+
+    look_first = True
+
+    def _stored(self, moment: datetime) -> Any:
+        return self.connection.ops.adapt_datetimefield_value(moment)
+
+    # SQLite has no clock of its own; all its writers run on one machine.
+    def now(self) -> Fragment:
+        return "%s", [self._stored(timezone.now())]
+
+    def after(self, seconds: float) -> Fragment:
+        return "%s", [self._stored(timezone.now() + timedelta(seconds=seconds))]
+
+    def seconds_until(self, column: str) -> Fragment:
+        now, parameters = self.now()
+        return f"(julianday({column}) - julianday({now})) * 86400.0", parameters
+
+    def latest(self, first: str, second: str) -> str:
+        return f"MAX({first}, {second})"
+
+    def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
+        (_, [record]) = row["id"]
+        sql, parameters = self.insert(row)
+        cursor.execute(f"INSERT {sql} ON CONFLICT (id) DO NOTHING", parameters)
+        if cursor.rowcount == 1:
+            return Found(made=True)
+        return Found(made=False, seen=self.look(cursor, record))
+
+
+def dialect_of(connection: BaseDatabaseWrapper, table: str) -> Dialect:
+    """Give the dialect of *connection*'s database."""
+    if connection.vendor == "postgresql":
+        return PostgreSQL(connection, table)
+    if connection.vendor == "sqlite":
+        return SQLite(connection, table)
+    if connection.vendor == "mysql":
+        is_mariadb = getattr(connection, "mysql_is_mariadb")  # noqa: B009 - not on the base class.
+        return (MariaDB if is_mariadb else MySQL)(connection, table)
+    raise NotSupportedError(
+        f"idempotency keeps its records in PostgreSQL, MariaDB, MySQL or SQLite, not in"
+        f" {connection.vendor}."
+    )
+
+
+def clock(connection: BaseDatabaseWrapper) -> datetime:
+    """Give the time by the database's own clock, as the ORM would give it."""
+    now, parameters = dialect_of(connection, "").now()
+    if connection.vendor == "sqlite":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {now}", parameters)
+        (moment,) = cursor.fetchone()
+    if settings.USE_TZ and timezone.is_naive(moment):
+        return timezone.make_aware(moment, connection.timezone)
+    if not settings.USE_TZ and timezone.is_aware(moment):
+        return timezone.make_naive(moment)
+    return cast(datetime, moment)
