@@ -128,10 +128,12 @@ class Run(Generic[Result]):
 
     def _finish(self, claim: Claim, work: Callable[[], Result]) -> _Finished[Result]:
         """Run the work, and settle in the transaction of its effects or, if undone, after it."""
+        has_worked = False
         try:
             with self._effects(claim):
                 with self._started(claim):
                     result = work()
+                has_worked = True
                 verdict, answer = self.settling.judge(result)
                 if verdict is Verdict.FAIL:
                     self.store.roll_back()
@@ -143,7 +145,8 @@ class Run(Generic[Result]):
         except BaseException as error:
             if self._dies_with_its_effects(claim):
                 raise
-            self.settling.settle_error(claim, error)
+            end = self.settling.release if has_worked else self.settling.settle_error
+            end(claim, error)
             return _Raised(error)
         if verdict is Verdict.FAIL and not self._dies_with_its_effects(claim):
             self.settling.settle_after(claim, verdict, answer)

@@ -56,12 +56,20 @@ class Settling(Generic[Result]):
 
     def settle_error(self, claim: Claim, error: BaseException) -> None:
         """End *claim* after its work raised *error*, which the caller raises again."""
-        if isinstance(error, StaleClaim):
-            return
-        kept = isinstance(error, Exception) and self.policy.on_error == "store"
-        answer = self.codec.dump_error(error) if kept else Answer()
+        if self.policy.on_error == "store" and isinstance(error, Exception):
+            self._settle_undone(claim, Verdict.FAIL, self.codec.dump_error(error))
+        else:  # An interruption is no outcome that could be stored.
+            released = self.policy.on_error == "store"
+            self._settle_undone(claim, Verdict.FREE if released else Verdict.FAIL, Answer())
+
+    def release(self, claim: Claim, error: BaseException) -> None:
+        """Free the key of *claim*, whose effects *error* undid after its work was done."""
+        if not isinstance(error, StaleClaim):
+            self._settle_undone(claim, Verdict.FREE, Answer())
+
+    def _settle_undone(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
         try:
-            self.settle_after(claim, Verdict.FAIL, answer)
+            self.settle_after(claim, verdict, answer)
         except StaleClaim:
             logger.warning("%s lost its claim, and then failed.", claim.call.operation)
 

@@ -11,6 +11,9 @@ class Effect(models.Model):
 
     name = models.CharField(max_length=300)
 
+    def __str__(self) -> str:
+        return self.name
+
 
 class Ticket(models.Model):
     """A row that is made once for each number."""
@@ -25,7 +28,10 @@ class Ticket(models.Model):
     objects = IdempotentManager()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["venue", "seat"], name="seat_once")]
+        constraints = (models.UniqueConstraint(fields=["venue", "seat"], name="seat_once"),)
+
+    def __str__(self) -> str:
+        return self.number
 
 
 class Parcel(models.Model):
@@ -37,3 +43,6 @@ class Parcel(models.Model):
     weight = models.IntegerField(db_default=7)
 
     objects = IdempotentManager()
+
+    def __str__(self) -> str:
+        return self.code

@@ -1,18 +1,13 @@
 """The promises of docs/explanation/guarantees.md, kept by real processes on a real database."""
 
-import json
-import os
-import signal
 
 import pytest
-from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
-from idempotency import KeyInProgress, StaleClaim, run_once
+from idempotency import run_once
 from idempotency.models import IdempotencyRecord
-from idempotency.testing import crash_points, interleavings, race
-from idempotency.testing.children import Child
+from idempotency.testing import crash_points, race
 from tests.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True)

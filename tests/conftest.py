@@ -1,0 +1,103 @@
+"""Fixtures that several files of tests need."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.test import Client
+from django.urls import path
+from django.utils import timezone
+
+from idempotency.models import IdempotencyRecord
+
+KEY = "a-key-that-nobody-guesses"
+
+
+class Sender:
+    """Sends requests to one view, through all of Django."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def __call__(
+        self,
+        key: str | None = KEY,
+        body: Any = b'{"a": 1}',
+        *,
+        method: str = "post",
+        path: str = "/served/",
+        content_type: str = "application/json",
+        **extra: Any,
+    ) -> Any:
+        headers = {**extra.pop("headers", {})}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        send = getattr(self.client, method)
+        return send(path, body, content_type=content_type, headers=headers, **extra)
+
+
+@pytest.fixture
+def served(settings: Any) -> Callable[..., Sender]:
+    """Give a function that serves a view, under an address and a name, and gives its sender."""
+
+    def serve(view: Any, *more: Any, client: Client | None = None) -> Sender:
+        settings.ROOT_URLCONF = (
+            path("served/", view, name="served"),
+            path("served/<int:number>/", view, name="numbered"),
+            *more,
+        )
+        return Sender(client or Client(raise_request_exception=False))
+
+    return serve
+
+
+@pytest.fixture
+def atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    for alias in connections:
+        monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+
+
+class Gate:
+    """Where a view stands until it is let go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def pass_through(self) -> None:
+        self.reached.set()
+        assert self.opened.wait(30)
+
+
+@contextmanager
+def standing_at(gate: Gate, call: Callable[[], Any]) -> Iterator[list[Any]]:
+    """Have *call* stand at the gate, in a thread, while the block runs; give its result later."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert gate.reached.wait(30), results
+        yield results
+    finally:
+        gate.opened.set()
+        thread.join(30)
+
+
+def end_leases() -> None:
+    IdempotencyRecord.objects.update(ends_at=timezone.now() - timezone.timedelta(hours=1))
+
+
+def end_retention() -> None:
+    IdempotencyRecord.objects.update(expires_at=timezone.now() - timezone.timedelta(hours=1))
