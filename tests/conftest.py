@@ -1,12 +1,14 @@
 """Fixtures that several files of tests need."""
 
+import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connections
+from asgiref.sync import sync_to_async
+from django.db import connection, connections
 from django.test import Client
 from django.urls import path
 from django.utils import timezone
@@ -35,8 +37,9 @@ class Sender:
         headers = {**extra.pop("headers", {})}
         if key is not None:
             headers["Idempotency-Key"] = key
-        send = getattr(self.client, method)
-        return send(path, body, content_type=content_type, headers=headers, **extra)
+        return self.client.generic(
+            method.upper(), path, body, content_type=content_type, headers=headers, **extra
+        )
 
 
 @pytest.fixture
@@ -56,8 +59,7 @@ def served(settings: Any) -> Callable[..., Sender]:
 
 @pytest.fixture
 def atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    for alias in connections:
-        monkeypatch.setitem(connections[alias].settings_dict, "ATOMIC_REQUESTS", True)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
 
 
 class Gate:
@@ -101,3 +103,15 @@ def end_leases() -> None:
 
 def end_retention() -> None:
     IdempotencyRecord.objects.update(expires_at=timezone.now() - timezone.timedelta(hours=1))
+
+
+def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run *coroutine* in a loop of its own, and leave no connection behind."""
+
+    async def run() -> Any:
+        try:
+            return await coroutine
+        finally:
+            await sync_to_async(connections.close_all)()
+
+    return asyncio.run(run())

@@ -1,6 +1,5 @@
 """Views that the tests protect in every way that is offered."""
 
-
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from idempotency import idempotent_view

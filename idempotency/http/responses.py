@@ -71,8 +71,13 @@ class ResponseCodec:
     async def aprepare(self, response: Any) -> HttpResponseBase:
         """Do what `prepare` does, also for asynchronous streams."""
         response = _rendered(response)
-        if not self._is_to_be_read(response) or not response.is_async:
-            return self.prepare(response)
+        if not self._is_to_be_read(response):
+            return cast(HttpResponseBase, response)
+        if not response.is_async:
+            self.prepare(response)
+            if self._read is not None:  # Django warns of a synchronous stream in this place.
+                response.streaming_content = _achain([self._read])
+            return cast(HttpResponseBase, response)
         stream = aiter(cast(AsyncIterable[bytes], response.streaming_content))
         chunks: list[bytes] = []
         size = 0
@@ -151,8 +156,11 @@ def _decompressed(body: bytes, encoding: str) -> bytes | None:
     return plain if decompressor.eof else None
 
 
-async def _achain(chunks: list[bytes], stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _achain(
+    chunks: list[bytes], stream: AsyncIterator[bytes] | None = None
+) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
-    async for chunk in stream:
-        yield chunk
+    if stream is not None:
+        async for chunk in stream:
+            yield chunk

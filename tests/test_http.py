@@ -1,0 +1,964 @@
+"""The HTTP contract: what is refused, run, kept and replayed."""
+
+import gzip
+import io
+import json
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, User
+from django.core.exceptions import PermissionDenied
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection, connections
+from django.http import (
+    FileResponse,
+    Http404,
+    HttpResponse,
+    HttpResponseRedirect,
+    JsonResponse,
+    StreamingHttpResponse,
+)
+from django.template import engines
+from django.template.response import TemplateResponse
+from django.test import Client
+from django.urls import path
+from django.views.decorators.gzip import gzip_page
+
+from idempotency import KeyReused, LockUnavailable, StaleObject, TransitionConflict, idempotent_view
+from idempotency.http.problems import PROBLEMS
+from idempotency.models import IdempotencyRecord
+from tests.conftest import KEY, Gate, end_leases, end_retention, standing_at
+from tests.models import Effect
+
+pytestmark = pytest.mark.django_db
+committing = pytest.mark.django_db(transaction=True)
+
+
+def effect(request, *args, **kwargs):
+    made = Effect.objects.create(name=request.method)
+    return JsonResponse({"effect": made.pk}, status=201)
+
+
+def problem(response):
+    assert response["Content-Type"] == "application/problem+json"
+    assert response["Cache-Control"] == "no-store"
+    told = response.json()
+    assert told["status"] == response.status_code
+    return told["type"].rpartition(":")[2]
+
+
+def answering(response):
+    """Give a view that makes an effect, and answers with what *response* makes."""
+
+    @idempotent_view
+    def view(request):
+        effect(request)
+        return response() if callable(response) else response
+
+    return view
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        (None, "key-missing"),
+        ("", "key-invalid"),
+        ("   ", "key-invalid"),
+        ('""', "key-invalid"),
+        ("k" * 300, "key-invalid"),
+        ("k" * 10_000, "key-invalid"),
+        ("a-long-key-with\x01control", "key-invalid"),
+        ("a-long-key-with-é-in-it", "key-invalid"),
+        (f"{KEY}, {KEY}", "key-invalid"),
+        (f'"{KEY}", "{KEY}"', "key-invalid"),
+        (f'"{KEY}', "key-invalid"),
+        (f'"{KEY}\\n"', "key-invalid"),
+        ("too-short", "key-invalid"),
+    ],
+)
+def test_key_that_is_absent_or_wrong_is_a_400_and_runs_nothing(served, key, kind):
+    response = served(idempotent_view(effect))(key)
+
+    assert response.status_code == 400
+    assert problem(response) == kind
+    assert not key or key.strip('" ') == "" or key not in response.content.decode()
+    assert not Effect.objects.exists()
+    assert not IdempotencyRecord.objects.exists()
+
+
+def test_bare_and_quoted_key_are_the_same(served):
+    send = served(idempotent_view(effect))
+
+    assert send(KEY).content == send(f'"{KEY}"').content
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize("other", [KEY.upper(), f'"{KEY} "', KEY + "-", f'" {KEY}"'])
+def test_keys_that_differ_at_all_are_different(served, other):
+    send = served(idempotent_view(effect))
+
+    send(KEY)
+    send(other)
+
+    assert Effect.objects.count() == 2
+
+
+def test_refusal_of_a_missing_key_names_the_documentation(served, settings):
+    settings.IDEMPOTENCY_DOCS_URL = "https://shop.example/docs"
+
+    response = served(idempotent_view(effect))(None)
+
+    assert response["Link"] == '<https://shop.example/docs>; rel="describedby"'
+    assert "retry" not in response.json()
+
+
+def test_name_of_the_header_may_be_set(served, settings):
+    settings.IDEMPOTENCY_HEADER = "X-Request-Key"
+    send = served(idempotent_view(effect))
+
+    assert send(KEY).status_code == 400
+    assert send(None, headers={"X-Request-Key": KEY}).status_code == 201
+
+
+def test_key_that_is_not_required_may_be_left_out_but_not_be_wrong(served):
+    send = served(idempotent_view(required=False)(effect))
+
+    assert [send(None).status_code, send(None).status_code] == [201, 201]
+    assert send("").status_code == 400
+    assert Effect.objects.count() == 2
+    assert not IdempotencyRecord.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"{", "application/json"),
+        (b"nope", "application/json"),
+        (b'{"a": NaN}', "application/json"),
+        (b'{"a": "\xff"}', "application/vnd.api+json"),
+        (b"[" * 100_000, "application/json"),
+        (b"{}", "application/json; charset=nonsense"),
+        (b"not multipart", "multipart/form-data; boundary=b"),
+        (b"--b\r\nnonsense", "multipart/form-data; boundary=b"),
+        (b"--b--", "multipart/form-data"),
+    ],
+)
+def test_body_that_is_not_what_it_says_is_a_400_and_runs_nothing(served, body, content_type):
+    response = served(idempotent_view(effect))(KEY, body, content_type=content_type)
+
+    assert response.status_code == 400
+    assert problem(response) == "body-invalid"
+    assert not Effect.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"", "application/json"),
+        (b"", ""),
+        (b"", "multipart/form-data; boundary=b"),
+        (b"--b--\r\n", "multipart/form-data; boundary=b"),
+        (b"a=%ff&a=%zz&&=", "application/x-www-form-urlencoded"),
+        (bytes(range(256)), "application/octet-stream"),
+        ("{}".encode("utf-8-sig"), "application/json"),
+        ('{"a": "é"}'.encode("latin-1"), "application/json; charset=latin-1"),
+    ],
+)
+def test_unusual_body_is_taken_as_it_is(served, body, content_type):
+    send = served(idempotent_view(effect))
+
+    first = send(KEY, body, content_type=content_type)
+    second = send(KEY, body, content_type=content_type)
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert Effect.objects.count() == 1
+
+
+def test_raw_body_over_the_limit_is_a_413(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000
+
+    response = served(idempotent_view(effect))(
+        KEY, b"x" * 1_001, content_type="application/octet-stream"
+    )
+
+    assert (response.status_code, problem(response)) == (413, "body-too-large")
+    assert not Effect.objects.exists()
+
+
+def test_body_of_a_request_without_protection_is_never_read(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000
+
+    @idempotent_view(required=False)
+    def read_stream(request):
+        return HttpResponse(str(len(request.read())))
+
+    response = served(read_stream)(None, b"x" * 5_000, content_type="application/octet-stream")
+
+    assert response.content == b"5000"
+
+
+def test_body_that_something_read_before_is_told_to_the_developer(served):
+    def reading(request):
+        request.read(1)
+        return idempotent_view(effect)(request)
+
+    client = Client()
+    with pytest.raises(Exception, match="read as a stream before") as caught:
+        served(reading, client=client)(KEY)
+
+    assert type(caught.value).__name__ == "ImproperlyConfigured"
+    assert not Effect.objects.exists()
+
+
+# What is run, and when it is the same.
+
+
+@pytest.mark.parametrize("method", ["get", "head", "options", "trace"])
+def test_safe_methods_are_never_protected(served, method):
+    send = served(idempotent_view(effect))
+
+    for _ in range(2):
+        assert getattr(send.client, method)(
+            "/served/", headers={"Idempotency-Key": KEY}
+        ).status_code in (201, 405)
+
+    assert not IdempotencyRecord.objects.exists()
+
+
+@pytest.mark.parametrize("method", ["put", "delete"])
+def test_put_and_delete_are_protected_when_they_carry_a_key(served, method):
+    send = served(idempotent_view(effect))
+
+    assert send(None, method=method).status_code == 201
+    assert [send(KEY, method=method).get("Idempotent-Replayed") for _ in range(2)] == [None, "true"]
+
+
+def test_methods_that_require_a_key_may_be_set(served, settings):
+    settings.IDEMPOTENCY_METHODS = ["PUT"]
+    send = served(idempotent_view(effect))
+
+    assert send(None).status_code == 201
+    assert send(None, method="put").status_code == 400
+
+
+def test_method_and_view_are_part_of_the_identity(served):
+    send = served(idempotent_view(effect))
+
+    statuses = [
+        send(KEY, method="post").status_code,
+        send(KEY, method="patch").status_code,
+        send(KEY, path="/served/7/").status_code,
+    ]
+
+    assert statuses == [201, 201, 201]
+    assert set(IdempotencyRecord.objects.values_list("operation", flat=True)) == {
+        "POST served",
+        "PATCH served",
+        "POST numbered",
+    }
+
+
+def test_other_object_under_the_same_view_is_another_request(served):
+    send = served(idempotent_view(effect))
+
+    send(KEY, path="/served/1/")
+    response = send(KEY, path="/served/2/")
+
+    assert (response.status_code, problem(response)) == (422, "key-reused")
+    assert "Retry-After" not in response
+    assert response.json()["retry"] == {"same_key": False}
+
+
+def json_of(value):
+    return json.dumps(value).encode(), "application/json"
+
+
+def form_of(text):
+    return text.encode(), "application/x-www-form-urlencoded"
+
+
+def multipart_of(boundary, *parts):
+    lines = []
+    for name, content, file_name in parts:
+        filed = f'; filename="{file_name}"' if file_name else ""
+        lines.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{filed}\r\n\r\n'
+            f"{content}\r\n"
+        )
+    return (
+        f"{''.join(lines)}--{boundary}--\r\n".encode(),
+        f"multipart/form-data; boundary={boundary}",
+    )
+
+
+SAME = [
+    (json_of({"a": 1, "b": [1, 2]}), (b' {"b":[1.0,2e0],\n"a":1}', "application/json")),
+    (json_of({"a": "é"}), ('{"a": "é"}'.encode(), "application/json; charset=utf-8")),
+    (form_of("a=1&b=2&b=3"), form_of("b=2&a=1&b=3")),
+    (
+        multipart_of("x", ("a", "1", ""), ("f", "content", "f.txt")),
+        multipart_of("yy", ("f", "content", "f.txt"), ("a", "1", "")),
+    ),
+]
+OTHER = [
+    (json_of({"a": 1}), json_of({"a": 2})),
+    (json_of({"a": 1}), json_of({"a": "1"})),
+    (json_of({"a": 1}), json_of({"a": True})),
+    (json_of({"a": 1}), json_of({"a": 1, "b": None})),
+    (json_of([1, 2]), json_of([2, 1])),
+    ((b"12345678901234567890", "application/json"), (b"12345678901234567891", "application/json")),
+    (json_of({"a": 1}), (b'{"a": 1}', "text/plain")),
+    (form_of("a=1"), json_of({"a": "1"})),
+    (form_of("b=2&b=3"), form_of("b=3&b=2")),
+    ((b"raw", "text/plain"), (b"raw ", "text/plain")),
+    (multipart_of("x", ("f", "content", "f.txt")), multipart_of("x", ("f", "other", "f.txt"))),
+    (multipart_of("x", ("f", "content", "f.txt")), multipart_of("x", ("f", "content", "g.txt"))),
+    (multipart_of("x", ("f", "content", "f.txt")), multipart_of("x", ("f", "content", ""))),
+    (multipart_of("x", ("a", "1", "")), multipart_of("x", ("a", "1", ""), ("a", "1", ""))),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), SAME)
+def test_same_input_in_other_words_is_replayed(served, first, second):
+    send = served(idempotent_view(effect))
+
+    send(KEY, first[0], content_type=first[1])
+    response = send(KEY, second[0], content_type=second[1])
+
+    assert response["Idempotent-Replayed"] == "true"
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize(("first", "second"), OTHER)
+def test_other_input_with_the_same_key_is_refused(served, first, second):
+    send = served(idempotent_view(effect))
+
+    send(KEY, first[0], content_type=first[1])
+    response = send(KEY, second[0], content_type=second[1])
+
+    assert (response.status_code, problem(response)) == (422, "key-reused")
+    assert Effect.objects.count() == 1
+
+
+def test_query_counts_but_not_its_order(served):
+    send = served(idempotent_view(effect))
+
+    assert send(path="/served/?dry=1&b=2").status_code == 201
+    assert send(path="/served/?b=2&dry=1")["Idempotent-Replayed"] == "true"
+    assert send(path="/served/").status_code == 422
+    assert send(path="/served/?dry=2&b=2").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (json_of({"a": 1, "sent_at": 1}), json_of({"a": 1, "sent_at": 2})),
+        (json_of({"a": 1}), json_of({"a": 1, "sent_at": 2})),
+        (form_of("a=1&sent_at=1"), form_of("a=1&sent_at=2")),
+        (multipart_of("x", ("sent_at", "1", "")), multipart_of("x", ("sent_at", "2", ""))),
+    ],
+)
+def test_what_is_to_be_ignored_may_differ(served, first, second):
+    send = served(idempotent_view(ignore=["/sent_at"])(effect))
+
+    assert send(KEY, first[0], content_type=first[1]).status_code in (201, 400)
+    if Effect.objects.exists():
+        assert send(KEY, second[0], content_type=second[1])["Idempotent-Replayed"] == "true"
+
+
+def test_fingerprint_may_be_given_by_a_function_that_leaves_the_body_alone(served):
+    def read_stream(request):
+        return HttpResponse(request.read())
+
+    view = idempotent_view(fingerprint=lambda request: request.headers["X-Amount"])(read_stream)
+    send = served(view)
+
+    first = send(KEY, b"one", headers={"X-Amount": "1"})
+    assert first.content == b"one"
+    assert send(KEY, b"two", headers={"X-Amount": "1"}).content == b"one"
+    assert send(KEY, b"one", headers={"X-Amount": "2"}).status_code == 422
+
+
+def test_large_upload_is_compared_without_being_held_in_memory(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100_000
+    settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 10_000
+
+    @idempotent_view
+    def keep(request):
+        upload = request.FILES["f"]
+        return HttpResponse(f"{upload.size} {upload.read()[:3]!r} {hasattr(upload, 'file')}")
+
+    served(keep)
+    client = Client(headers={"Idempotency-Key": KEY})
+    content = b"abc" * 200_000
+
+    def upload(content):
+        return client.post("/served/", {"f": SimpleUploadedFile("f.bin", content), "a": "1"})
+
+    assert upload(content).content == b"600000 b'abc' True"
+    assert upload(content)["Idempotent-Replayed"] == "true"
+    assert upload(content[:-1] + b"x").status_code == 422
+
+
+@pytest.mark.parametrize("read", ["POST", "body", "FILES"])
+def test_small_upload_may_be_read_before_and_after(served, read):
+    @idempotent_view
+    def keep(request):
+        return HttpResponse(f"{request.POST['a']} {request.FILES['f'].read()}")
+
+    def early(request):
+        getattr(request, read)
+        return keep(request)
+
+    served(early)
+    client = Client(headers={"Idempotency-Key": KEY})
+
+    def upload(content):
+        return client.post("/served/", {"f": SimpleUploadedFile("f.bin", content), "a": "1"})
+
+    assert upload(b"one").content == b"1 b'one'"
+    assert upload(b"one")["Idempotent-Replayed"] == "true"
+    assert upload(b"two").status_code == 422
+
+
+def test_small_upload_leaves_the_body_to_the_view(served):
+    @idempotent_view
+    def keep(request):
+        return HttpResponse(str(len(request.body) > 100))
+
+    served(keep)
+    client = Client(headers={"Idempotency-Key": KEY})
+
+    response = client.post("/served/", {"f": SimpleUploadedFile("f.bin", b"one")})
+
+    assert response.content == b"True"
+
+
+# Who shares keys.
+
+
+def test_users_do_not_share_keys(served, client):
+    ann, bob = (User.objects.create_user(name) for name in ("ann", "bob"))
+    send = served(idempotent_view(effect), client=client)
+
+    client.force_login(ann)
+    first = send("short")
+    client.force_login(bob)
+    second = send("short")
+    client.force_login(ann)
+    again = send("short")
+
+    assert first.json() != second.json()
+    assert (again.json(), again["Idempotent-Replayed"]) == (first.json(), "true")
+    assert set(IdempotencyRecord.objects.values_list("scope", flat=True)) == {
+        f"user:{ann.pk}",
+        f"user:{bob.pk}",
+    }
+
+
+def test_anonymous_callers_share_keys_whatever_address_they_claim(served):
+    send = served(idempotent_view(effect))
+
+    send(KEY, headers={"X-Forwarded-For": "10.0.0.1"})
+    response = send(KEY, headers={"X-Forwarded-For": "10.0.0.2"})
+
+    assert response["Idempotent-Replayed"] == "true"
+
+
+def tenant(request):
+    return f"tenant:{request.headers['X-Tenant']}"
+
+
+def test_scope_may_be_set_for_all_and_for_one_view(served, settings):
+    settings.IDEMPOTENCY_SCOPE = "tests.test_http.tenant"
+    send = served(idempotent_view(effect))
+
+    send("short", headers={"X-Tenant": "a"})
+    send("short", headers={"X-Tenant": "b"})
+    served(idempotent_view(scope=lambda request: "all")(effect))
+    send("short")
+
+    assert set(IdempotencyRecord.objects.values_list("scope", flat=True)) == {
+        "tenant:a",
+        "tenant:b",
+        "all",
+    }
+
+
+def test_request_without_a_user_is_anonymous(rf):
+    view = idempotent_view(effect)
+    request = rf.post("/", headers={"Idempotency-Key": KEY})
+
+    assert view(request).status_code == 201
+    request.user = AnonymousUser()
+    assert IdempotencyRecord.objects.get().scope == "anonymous"
+
+
+# What is kept.
+
+
+def file_of(content):
+    return FileResponse(io.BytesIO(content), filename="f.bin", as_attachment=True)
+
+
+def template():
+    response = TemplateResponse(None, engines["django"].from_string("<b>{{ a }}</b>"), {"a": 1})
+    response["X-Own"] = "yes"
+    return response
+
+
+KEPT = [
+    lambda: JsonResponse({"a": "é"}, status=201, headers={"Location": "/a/1/", "ETag": '"1"'}),
+    lambda: HttpResponse(status=202, headers={"Location": "/jobs/1/"}),
+    lambda: HttpResponse(status=204),
+    lambda: HttpResponse(b"", status=303, headers={"Location": "/there/"}),
+    lambda: HttpResponseRedirect("/there/"),
+    lambda: JsonResponse({"no": 1}, status=406),
+    lambda: JsonResponse({"no": 1}, status=400),
+    lambda: JsonResponse({"no": 1}, status=404),
+    lambda: JsonResponse({"no": 1}, status=422),
+    lambda: HttpResponse(bytes(range(256)), content_type="application/octet-stream"),
+    lambda: HttpResponse("é".encode("latin-1"), content_type="text/plain; charset=latin-1"),
+    lambda: HttpResponse('{"a":1}', content_type="application/vnd.api+json"),
+    lambda: HttpResponse(b"x" * 5_000_000, content_type="text/plain"),
+    lambda: HttpResponse("x", headers={"Vary": "Accept-Language", "Content-Language": "de"}),
+    lambda: file_of(b"content of a file"),
+    template,
+]
+
+
+@pytest.mark.parametrize("response", KEPT)
+def test_replay_is_exact(served, response):
+    send = served(answering(response))
+
+    first, second = send(), send()
+
+    assert second.status_code == first.status_code
+    assert body_of(second) == body_of(first)
+    marked = {**first.headers, "Idempotent-Replayed": "true"}
+    assert dict(second.headers) == {**marked, "Content-Length": second["Content-Length"]}
+    assert Effect.objects.count() == 1
+
+
+def body_of(response):
+    return b"".join(response.streaming_content) if response.streaming else response.content
+
+
+def test_headers_of_one_answer_or_one_connection_are_not_kept(served, settings):
+    settings.IDEMPOTENCY_DROP_HEADERS = ["X-Trace"]
+    dropped = {
+        "Date": "Mon, 01 Jan 2001 00:00:00 GMT",
+        "Server": "s",
+        "WWW-Authenticate": "Basic",
+        "Connection": "close",
+        "Transfer-Encoding": "chunked",
+        "X-Trace": "1",
+    }
+
+    def response():
+        response = HttpResponse("x", headers={**dropped, "X-Own": "yes"})
+        response.set_cookie("session", "secret")
+        return response
+
+    send = served(answering(response))
+    send()
+    replay = send()
+
+    assert not set(dropped) & set(replay.headers)
+    assert not replay.cookies
+    assert replay["X-Own"] == "yes"
+    assert "secret" not in str(IdempotencyRecord.objects.values())
+
+
+def test_rate_limits_and_request_ids_are_not_kept_by_default(served):
+    headers = {"X-Request-ID": "1", "RateLimit-Remaining": "9", "X-RateLimit-Limit": "10"}
+    send = served(answering(lambda: HttpResponse("x", headers=headers)))
+    send()
+
+    assert not set(headers) & set(send().headers)
+
+
+def test_view_that_compresses_is_kept_as_it_was_before(served):
+    view = idempotent_view(gzip_page(lambda request: HttpResponse(b"long " * 200)))
+    send = served(view)
+
+    first = send(headers={"Accept-Encoding": "gzip"})
+    second = send()
+
+    assert gzip.decompress(first.content) == second.content == b"long " * 200
+    assert "Content-Encoding" not in second
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        lambda: HttpResponse(b"??", headers={"Content-Encoding": "br"}),
+        lambda: HttpResponse(b"not gzip", headers={"Content-Encoding": "gzip"}),
+        lambda: HttpResponse(b"x" * 101),
+        lambda: StreamingHttpResponse([b"a", b"b"]),
+        lambda: file_of(b"x" * 101),
+    ],
+)
+def test_body_that_cannot_be_kept_is_never_run_again(served, settings, response):
+    settings.IDEMPOTENCY_MAX_BODY = 100
+    send = served(answering(response))
+
+    assert body_of(send()) == body_of(response())
+    replay = send()
+
+    assert (replay.status_code, problem(replay)) == (409, "replay-unavailable")
+    assert replay.json()["retry"] == {"same_key": False}
+    assert Effect.objects.count() == 1
+
+
+def test_body_that_cannot_be_kept_is_found_where_it_was_made(served, settings):
+    settings.IDEMPOTENCY_MAX_BODY = 10
+    headers = {"Location": "/orders/1/"}
+    send = served(answering(lambda: HttpResponse(b"x" * 11, status=201, headers=headers)))
+    send()
+
+    replay = send()
+
+    assert (replay.status_code, replay["Location"]) == (303, "/orders/1/")
+    assert replay["Idempotent-Replayed"] == "true"
+
+
+def test_stream_is_kept_if_it_is_to_be_read(served, settings):
+    view = idempotent_view(buffer=True)(lambda request: StreamingHttpResponse([b"a", b"b"]))
+    send = served(view)
+
+    assert body_of(send()) == b"ab"
+    assert send().content == b"ab"
+
+    settings.IDEMPOTENCY_MAX_BODY = 1
+    assert body_of(send("another-key-to-be-sent")) == b"ab"
+    assert send("another-key-to-be-sent").status_code == 409
+
+
+def test_stream_that_is_not_kept_is_not_read_either(served):
+    read = []
+
+    def stream():
+        read.append(Effect.objects.count())
+        yield b"a"
+
+    send = served(answering(lambda: StreamingHttpResponse(stream())))
+    response = send()
+
+    assert read == []
+    assert body_of(response) == b"a"
+
+
+# What is released.
+
+FREEING = [401, 403, 407, 408, 409, 413, 415, 423, 425, 429]
+
+
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+@pytest.mark.parametrize("status", FREEING)
+def test_answer_that_another_try_may_change_releases_the_key_and_keeps_its_writes(
+    served, status, mode
+):
+    @idempotent_view(mode=mode)
+    def view(request):
+        effect(request)
+        return HttpResponse(status=status)
+
+    send = served(view)
+
+    assert [send().status_code, send().status_code] == [status, status]
+    assert Effect.objects.count() == 2
+    assert IdempotencyRecord.objects.get().state == "released"
+
+
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+@pytest.mark.parametrize("failure", [500, 503, Http404, PermissionDenied, ZeroDivisionError])
+def test_failure_undoes_its_writes_and_releases_the_key(served, failure, mode):
+    answers = iter([failure, 201])
+
+    @idempotent_view(mode=mode)
+    def view(request):
+        effect(request)
+        answer = next(answers)
+        if isinstance(answer, int):
+            return HttpResponse(status=answer)
+        raise answer
+
+    send = served(view)
+    first = send()
+    assert first.status_code in (500, 503, 404, 403)
+    assert not Effect.objects.exists()
+
+    assert send().status_code == 201
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+@pytest.mark.parametrize(("failure", "status"), [(503, 503), (Http404, 404), (ValueError, 500)])
+def test_failure_is_replayed_if_it_is_to_be_stored(served, failure, status, mode):
+    calls = []
+
+    @idempotent_view(mode=mode, on_error="store")
+    def view(request):
+        calls.append(effect(request))
+        if isinstance(failure, int):
+            return HttpResponse("failed", status=failure)
+        raise failure
+
+    send = served(view)
+    first, second = send(), send()
+
+    assert (first.status_code, second.status_code) == (status, status)
+    assert second.content == first.content
+    assert second["Idempotent-Replayed"] == "true"
+    assert len(calls) == 1
+    assert not Effect.objects.exists()
+
+
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+def test_failure_is_unknown_if_it_is_to_block(served, mode):
+    send = served(idempotent_view(mode=mode, on_error="block")(lambda request: 1 / 0))
+
+    assert send().status_code == 500
+    second = send()
+
+    assert (second.status_code, problem(second)) == (409, "outcome-unknown")
+    assert second.json()["retry"] == {"same_key": True}
+
+
+@pytest.mark.parametrize(
+    ("status", "final", "runs"), [(409, True, 1), (201, False, 2), (500, True, 1)]
+)
+def test_final_decides_in_place_of_the_table(served, status, final, runs):
+    @idempotent_view(final=lambda response: final)
+    def view(request):
+        effect(request)
+        return HttpResponse(status=status)
+
+    send = served(view)
+    send()
+    send()
+
+    assert Effect.objects.count() == runs
+
+
+def test_view_that_answers_nothing_undoes_its_writes(served):
+    send = served(idempotent_view(lambda request: effect(request) and None))
+
+    assert send().status_code == 500
+    assert not Effect.objects.exists()
+
+
+# What happens at once.
+
+
+@committing
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+def test_twin_is_turned_away_until_the_first_is_through(served, mode):
+    if connection.vendor == "sqlite" and mode == "atomic":
+        pytest.skip("SQLite lets the twin wait until the first is through")
+    gate = Gate()
+
+    @idempotent_view(mode=mode)
+    def view(request):
+        gate.pass_through()
+        return effect(request)
+
+    send = served(view)
+    with standing_at(gate, send) as results:
+        twin = send()
+        other = send(body=b'{"a": 2}')
+    after, other_after = send(), send(body=b'{"a": 2}')
+
+    assert (twin.status_code, problem(twin)) == (409, "request-in-progress")
+    assert int(twin["Retry-After"]) == twin.json()["retry"]["after"] >= 1
+    assert twin.json()["retry"]["same_key"] is True
+    assert other.status_code == (422 if mode == "lease" else 409)
+    assert after.content == results[0].content
+    assert other_after.status_code == 422
+    assert Effect.objects.count() == 1
+
+
+def test_expired_answer_makes_the_request_new(served):
+    send = served(idempotent_view(effect))
+    send()
+    end_retention()
+
+    assert "Idempotent-Replayed" not in send(body=b'{"a": 2}')
+    assert Effect.objects.count() == 2
+
+
+@committing
+def test_store_that_is_away_is_a_503(served, monkeypatch):
+    send = served(idempotent_view(effect))
+    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+
+    response = send()
+
+    assert (response.status_code, problem(response)) == (503, "idempotency-unavailable")
+    assert (response["Retry-After"], response.json()["retry"]) == (
+        "1",
+        {"same_key": True, "after": 1},
+    )
+    assert not Effect.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (LockUnavailable(retry_after=3), 409, "locked"),
+        (StaleObject(), 409, "stale-object"),
+        (TransitionConflict(), 409, "transition-conflict"),
+    ],
+)
+def test_errors_of_ours_from_the_view_are_told_as_problems(served, error, status, kind):
+    def view(request):
+        effect(request)
+        raise error
+
+    response = served(idempotent_view(view))()
+
+    assert (response.status_code, problem(response)) == (status, kind)
+    assert not Effect.objects.exists()
+
+
+def test_lost_claim_is_told_as_a_request_in_progress(served):
+    if connection.vendor == "sqlite":
+        pytest.skip("no other writer while one works")
+
+    @idempotent_view(mode="lease")
+    def view(request):
+        end_leases()
+        IdempotencyRecord.objects.update(token=1)
+        return effect(request)
+
+    response = served(view)()
+
+    assert (response.status_code, problem(response)) == (409, "request-in-progress")
+    assert not Effect.objects.exists()
+
+
+def test_every_error_has_a_problem_of_its_own():
+    from idempotency import exceptions
+
+    errors = {
+        getattr(exceptions, name)
+        for name in exceptions.__all__
+        if name not in ("IdempotencyError", "InvalidBackend")
+    }
+
+    assert errors == set(PROBLEMS)
+    assert issubclass(KeyReused, exceptions.IdempotencyError)
+
+
+def test_view_and_what_surrounds_it_may_ask_for_the_key(served):
+    told = []
+
+    def around(request):
+        response = view(request)
+        told.append((request.idempotency.key, request.idempotency.replayed))
+        return response
+
+    @idempotent_view
+    def view(request):
+        told.append(request.idempotency.replayed)
+        return effect(request)
+
+    send = served(around)
+    send()
+    send()
+
+    assert told == [False, (KEY, False), (KEY, True)]
+
+
+# Transactions.
+
+
+@committing
+@pytest.mark.parametrize("requests", ["atomic", "plain"])
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+def test_answer_leaves_after_its_effects_were_committed(request, served, requests, mode):
+    if requests == "atomic":
+        request.getfixturevalue("atomic_requests")
+
+    @idempotent_view(mode=mode)
+    def view(request):
+        assert len(connection.savepoint_ids) == 0
+        assert connection.in_atomic_block
+        return effect(request)
+
+    send = served(view)
+
+    assert send().status_code == 201
+    assert not connection.in_atomic_block
+    assert send()["Idempotent-Replayed"] == "true"
+
+
+@committing
+def test_twin_is_turned_away_under_atomic_requests_too(served, atomic_requests):
+    test_twin_is_turned_away_until_the_first_is_through(served, "lease")
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.parametrize("failure", [400, 500, ValueError])
+def test_failure_under_atomic_requests_undoes_writes_in_every_database(
+    served, atomic_requests, monkeypatch, failure
+):
+    monkeypatch.setitem(connections["other"].settings_dict, "ATOMIC_REQUESTS", True)
+    answers = iter([failure, 201])
+
+    @idempotent_view
+    def view(request):
+        Effect.objects.create(name="default")
+        Effect.objects.using("other").create(name="other")
+        answer = next(answers)
+        if isinstance(answer, int):
+            return HttpResponse(status=answer)
+        raise answer
+
+    send = served(view)
+    first, second = send(), send()
+
+    counts = {Effect.objects.using(alias).count() for alias in connections}
+    assert counts == {1}
+    if failure == 400:
+        assert (second.status_code, second["Idempotent-Replayed"]) == (first.status_code, "true")
+    else:
+        assert second.status_code == 201
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_request_without_a_key_keeps_the_transaction_of_atomic_requests(served, atomic_requests):
+    def view(request):
+        assert connection.in_atomic_block
+        assert not connections["other"].in_atomic_block
+        effect(request)
+        raise ZeroDivisionError
+
+    send = served(idempotent_view(required=False)(view))
+
+    assert send(None).status_code == 500
+    assert not Effect.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_store_in_another_database_takes_part_in_its_transaction(served, settings):
+    settings.IDEMPOTENCY_STORES = {"default": {}, "second": {"OPTIONS": {"using": "other"}}}
+
+    @idempotent_view(store="second")
+    def view(request):
+        Effect.objects.using("other").create(name="other")
+        return HttpResponse(status=500)
+
+    assert served(view)().status_code == 500
+    assert not Effect.objects.using("other").exists()
+    assert not IdempotencyRecord.objects.using("other").exists()
+
+
+def test_urls_without_a_name_have_an_operation_too(served):
+    send = served(idempotent_view(effect), path("nameless/", idempotent_view(effect)))
+
+    assert send(path="/nameless/").status_code == 201
+    assert IdempotencyRecord.objects.get().operation == "POST tests.test_http.effect"

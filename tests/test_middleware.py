@@ -1,0 +1,148 @@
+"""The middleware: every request with a key, whatever its view."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse, JsonResponse
+from django.test import AsyncClient, Client
+from django.views.decorators.csrf import csrf_exempt
+
+from idempotency import LockUnavailable, idempotent_view
+from idempotency.models import IdempotencyRecord
+from tests.conftest import KEY, Sender, run_async
+from tests.models import Effect
+
+pytestmark = pytest.mark.django_db
+committing = pytest.mark.django_db(transaction=True)
+
+OURS = "idempotency.middleware.IdempotencyMiddleware"
+
+
+def effect(request, *args, **kwargs):
+    return JsonResponse({"effect": Effect.objects.create(name="e").pk}, status=201)
+
+
+async def aeffect(request):
+    made = await Effect.objects.acreate(name="e")
+    return JsonResponse({"effect": made.pk}, status=201)
+
+
+@pytest.fixture(autouse=True)
+def middleware(settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, OURS]
+
+
+def test_request_with_a_key_takes_effect_once(served):
+    send = served(effect)
+
+    first, second, other = send(), send(), send(body=b"{}")
+
+    assert (first.status_code, second.status_code, other.status_code) == (201, 201, 422)
+    assert second.content == first.content
+    assert second["Idempotent-Replayed"] == "true"
+    assert IdempotencyRecord.objects.get().operation == "POST served"
+
+
+@committing
+def test_async_view_takes_effect_once_under_wsgi(served):
+    send = served(aeffect)
+
+    assert send().content == send().content
+    assert Effect.objects.count() == 1
+
+
+@committing
+@pytest.mark.parametrize("view", [effect, aeffect, idempotent_view(effect)])
+def test_view_takes_effect_once_under_asgi(served, view):
+    served(view)
+
+    async def twice():
+        headers = {"Idempotency-Key": KEY}
+        return [await AsyncClient().post("/served/", {"a": 1}, headers=headers) for _ in range(2)]
+
+    first, second = run_async(twice())
+
+    assert (first.status_code, second.content) == (201, first.content)
+    assert second["Idempotent-Replayed"] == "true"
+    assert Effect.objects.count() == 1
+
+
+def test_request_without_a_key_or_with_a_safe_method_is_left_alone(served):
+    send = served(effect)
+
+    statuses = [send(None).status_code, send(None).status_code, send(method="get").status_code]
+
+    assert statuses == [201, 201, 201]
+    assert not IdempotencyRecord.objects.exists()
+
+
+def test_body_without_a_key_is_never_read(served):
+    send = served(lambda request: HttpResponse(request.read()))
+
+    assert send(None, b"stream").content == b"stream"
+
+
+def test_view_with_a_decorator_claims_once_and_keeps_its_options(served):
+    send = served(idempotent_view(scope=lambda request: "own", ignore=["/sent_at"])(effect))
+
+    send(body=b'{"sent_at": 1}')
+
+    assert send(body=b'{"sent_at": 2}')["Idempotent-Replayed"] == "true"
+    assert [record.scope for record in IdempotencyRecord.objects.all()] == ["own"]
+    assert send(None).status_code == 400
+
+
+def test_decorator_inside_of_the_view_does_not_claim_again(served):
+    def outer(request):
+        return idempotent_view(effect)(request)
+
+    send = served(csrf_exempt(outer))
+
+    assert send().content == send().content
+    assert IdempotencyRecord.objects.count() == 1
+
+
+def test_errors_of_ours_become_problems_with_and_without_a_key(served):
+    def locked(request):
+        raise LockUnavailable(retry_after=3)
+
+    send = served(locked)
+
+    for key in (None, KEY):
+        response = send(key)
+        assert (response.status_code, response["Retry-After"]) == (409, "3")
+
+
+def test_other_errors_are_left_to_django(served):
+    send = served(lambda request: 1 / 0)
+
+    assert send(None).status_code == 500
+    assert send().status_code == 500
+    assert not IdempotencyRecord.objects.exists()
+
+
+def test_replay_passes_the_csrf_check_and_the_middleware_outside(served):
+    served(effect)
+    user = User.objects.create_user("ann")
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(user)
+    client.cookies["csrftoken"] = "t" * 32
+    send = Sender(client)
+
+    first = send(headers={"X-CSRFToken": "t" * 32})
+    forged = send()
+    second = send(headers={"X-CSRFToken": "t" * 32})
+
+    assert (first.status_code, forged.status_code) == (201, 403)
+    assert second["Idempotent-Replayed"] == "true"
+    assert second["X-Frame-Options"] == "DENY"
+
+
+def test_request_is_undone_under_atomic_requests(served, atomic_requests):
+    def failing(request):
+        effect(request)
+        return HttpResponse(status=503)
+
+    send = served(failing)
+
+    assert send().status_code == 503
+    assert not Effect.objects.exists()

@@ -1,0 +1,67 @@
+"""What a protected call costs: statements and kinds of updates, counted."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from idempotency import idempotent_view, run_once
+from idempotency.keys import uuid7
+from idempotency.models import IdempotencyRecord
+from tests.conftest import KEY
+from tests.test_http import effect
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+FRAME = ("BEGIN", "COMMIT")
+ADDED = {"postgresql": (2, 1), "mysql": (2, 2), "sqlite": (3, 1)}
+"""Statements besides BEGIN and COMMIT that are added to a first call, and those of a replay."""
+
+
+def statements(call):
+    with CaptureQueriesContext(connection) as queries:
+        call()
+    return [query["sql"] for query in queries if not query["sql"].startswith(FRAME)]
+
+
+@pytest.mark.parametrize("key", [KEY, str(uuid7())], ids=["opaque key", "key with time"])
+@pytest.mark.parametrize("requests", ["plain", "atomic"])
+def test_first_request_and_replay_add_as_few_statements_as_promised(
+    request, served, key, requests
+):
+    if requests == "atomic":
+        request.getfixturevalue("atomic_requests")
+    send = served(idempotent_view(effect))
+
+    first, replay = statements(lambda: send(key)), statements(lambda: send(key))
+
+    (insert,) = [sql for sql in first if "tests_effect" in sql]
+    assert first.index(insert) == len(first) - 2
+    assert (len(first) - 1, len(replay)) == ADDED[connection.vendor]
+
+
+def test_lease_mode_adds_no_more_statements():
+    def call():
+        run_once(lambda: 1, scope="s", operation="o", key="key", mode="lease")
+
+    first, replay = statements(call), statements(call)
+
+    assert (len(first), len(replay)) == ADDED[connection.vendor]
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="a notion of PostgreSQL")
+def test_every_completion_is_a_heap_only_update(served):
+    send = served(idempotent_view(effect))
+    for number in range(300):
+        assert send(f"{KEY}-{number}").status_code == 201
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT 1")
+        cursor.execute(
+            "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s",
+            [IdempotencyRecord._meta.db_table],
+        )
+        updates, heap_only = cursor.fetchone()
+
+    assert updates >= 300
+    assert heap_only == updates
