@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 from django.apps.config import AppConfig
 from django.conf import settings as django_settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
@@ -114,6 +115,54 @@ def check_middleware(
         for name in BEFORE
         if name in behind
     ]
+
+
+@register(Tags.compatibility)
+def check_sqlite(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell if writers of a SQLite file would fail instead of queueing."""
+    used = {dict(store.get("OPTIONS", {})).get("using", "default") for store in _stores()}
+    return [
+        Warning(
+            f"Database {alias!r} begins its transactions without the write lock: one that reads"
+            " first fails with 'database is locked' when another one writes.",
+            hint='Set OPTIONS = {"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command":'
+            ' "PRAGMA journal_mode=WAL;"}.',
+            id="idempotency.W005",
+        )
+        for alias in sorted(used & set(connections))
+        if connections[alias].vendor == "sqlite" and not _is_immediate(alias)
+    ]
+
+
+def _stores() -> list[Any]:
+    return [store for store in settings.STORES.values() if isinstance(store, dict)]
+
+
+def _is_immediate(alias: str) -> bool:
+    mode = connections[alias].settings_dict["OPTIONS"].get("transaction_mode")
+    return str(mode).upper() in ("IMMEDIATE", "EXCLUSIVE")
+
+
+@register(Tags.compatibility)
+def check_packages(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell if two distributions share one folder, so that removing one breaks the other."""
+    if not (_is_installed("django-fsm") and _is_installed("django-fsm-2")):
+        return []
+    message = "django-fsm and django-fsm-2 are both installed, and own the same files."
+    hint = "Uninstall both, then install django-fsm-2 again."
+    return [Error(message, hint=hint, id="idempotency.E006")]
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 @register(Tags.database)

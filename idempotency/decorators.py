@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from .codecs import JsonCodec
 from .fingerprints import fingerprint as fingerprint_value
 from .http import Endpoint
+from .http.placement import refuse_inner_authentication, refuse_lease_in_a_transaction
 from .http.requests import Scope
 from .http.responses import Final
 from .policy import Mode, OnCrash, OnError, OnStoreError, Policy
@@ -108,6 +109,7 @@ def _protect(view: Any, make_endpoint: Callable[..., Endpoint]) -> Any:
         view_name=f"{getattr(view, '__module__', '')}.{getattr(view, '__qualname__', 'view')}",
         own_transactions=frozenset(own_transactions),
     )
+    refuse_lease_in_a_transaction(view, endpoint.policy)
     if iscoroutinefunction(view):
         endpoint.policy.refuse_async()
 
@@ -140,17 +142,7 @@ def _refuse_unprotectable(view: Any) -> None:
         raise TypeError(f"idempotent_view protects functions, not a {type(view).__name__}.")
     if inspect.isgeneratorfunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError("idempotent_view cannot protect a generator: return a response instead.")
-    if _is_of_rest_framework(view):
-        raise TypeError(
-            "idempotent_view cannot protect a view of Django REST framework, which authenticates"
-            " inside and would share keys between users. Use"
-            " idempotency.contrib.drf.IdempotentMixin."
-        )
-
-
-def _is_of_rest_framework(view: Any) -> bool:
-    classes = inspect.getmro(getattr(view, "cls", object))
-    return any(kind.__module__.startswith("rest_framework.") for kind in classes)
+    refuse_inner_authentication(view)
 
 
 def _request(args: tuple[Any, ...]) -> HttpRequest:

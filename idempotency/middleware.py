@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from .conf import settings
 from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
+from .http.placement import refuse_inner_authentication
 from .http.requests import SAFE, is_unsafe
 from .policy import Policy
 
@@ -75,6 +76,7 @@ def _is_keyed(request: HttpRequest, view: Any) -> bool:
 
 
 def _endpoint(view: Any) -> Endpoint:
+    refuse_inner_authentication(view)
     return Endpoint(
         policy=Policy(),
         required=False,

@@ -139,8 +139,10 @@ class Run(Generic[Result]):
                     self.store.roll_back()
                 else:
                     self.settling.settle(claim, verdict, answer)
-        except Unconfirmed:
+        except Unconfirmed as error:
             if not self.settling.was_settled(claim):
+                if claim.lease is not None:
+                    self.settling.release(claim, error)
                 raise
         except BaseException as error:
             if self._dies_with_its_effects(claim):

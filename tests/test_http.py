@@ -381,6 +381,14 @@ def test_fingerprint_may_be_given_by_a_function_that_leaves_the_body_alone(serve
     assert send(KEY, b"one", headers={"X-Amount": "2"}).status_code == 422
 
 
+def test_fingerprint_of_ones_own_never_mixes_objects_up(served):
+    send = served(idempotent_view(fingerprint=lambda request: request.body)(effect))
+
+    send(path="/served/1/")
+
+    assert send(path="/served/2/").status_code == 422
+
+
 def test_large_upload_is_compared_without_being_held_in_memory(served, settings):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100_000
     settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 10_000

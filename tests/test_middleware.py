@@ -146,3 +146,16 @@ def test_request_is_undone_under_atomic_requests(served, atomic_requests):
 
     assert send().status_code == 503
     assert not Effect.objects.exists()
+
+
+@pytest.mark.parametrize("module", ["rest_framework.views", "ninja.operation"])
+def test_view_that_authenticates_inside_is_refused_loudly(served, module):
+    def view(request):
+        return effect(request)
+
+    view.__module__ = module
+    client = Client()
+
+    with pytest.raises(TypeError, match="authenticates inside"):
+        served(view, client=client)()
+    assert not Effect.objects.exists()

@@ -106,9 +106,10 @@ class Endpoint:
             return None
         scope = scope_of(request, self.scope, key)
         operation = operation_of(request, self.view_name)
-        if self.fingerprint is not None:
-            return make_call(scope, operation, key, fingerprint(self.fingerprint(request)))
-        return make_call(scope, operation, key, fingerprint_of(request, self.ignore))
+        if self.fingerprint is None:
+            return make_call(scope, operation, key, fingerprint_of(request, self.ignore))
+        own = fingerprint((request.method, request.path, self.fingerprint(request)))
+        return make_call(scope, operation, key, own)
 
     def _atomic_requests(self, *, but: str | None = None) -> list[str]:
         """Give the databases that Django would open a transaction on for this view."""

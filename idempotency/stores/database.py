@@ -240,7 +240,6 @@ class DatabaseStore(BaseStore):
 
     def _reach(self, step: Callable[[], Result]) -> Result:
         """Take *step*, and tell by the error whether it may go well in a new transaction."""
-        was_connected = self.connection.connection is not None
         try:
             return step()
         except TransactionManagementError:
@@ -248,7 +247,7 @@ class DatabaseStore(BaseStore):
         except InternalError as error:
             raise TransactionManagementError(_BROKEN) from error
         except DatabaseError as error:
-            raise _unavailable(error, self.connection, was_connected) from error
+            raise _unavailable(error, self.connection) from error
 
 
 class _Transaction:
@@ -259,11 +258,10 @@ class _Transaction:
         self.atomic = transaction.atomic(using=using)
 
     def __enter__(self) -> None:
-        was_connected = self.connection.connection is not None
         try:
             self.atomic.__enter__()
         except DatabaseError as error:
-            raise _unavailable(error, self.connection, was_connected) from error
+            raise _unavailable(error, self.connection) from error
 
     def __exit__(
         self,
@@ -271,10 +269,14 @@ class _Transaction:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        connection = self.connection
+        before = connection.connection
         try:
             self.atomic.__exit__(kind, error, traceback)
         except DatabaseError as failure:
-            if kind is None and _is_lost(self.connection):
+            # Django may have connected anew by now.
+            is_lost = connection.connection is not before or _is_lost(connection)
+            if kind is None and is_lost:
                 raise Unconfirmed(retry_after=1) from failure
             raise
 
@@ -283,11 +285,9 @@ def _lease(claim: Claim) -> float:
     return claim.lease or 0
 
 
-def _unavailable(
-    error: DatabaseError, connection: BaseDatabaseWrapper, was_connected: bool
-) -> StoreUnavailable:
+def _unavailable(error: DatabaseError, connection: BaseDatabaseWrapper) -> StoreUnavailable:
     """Give the error that tells whether the same step may go well in a new transaction."""
-    if _is_passing(error) or (was_connected and _is_lost(connection)):
+    if _is_passing(error) or _is_lost(connection):
         return Interrupted(retry_after=1)
     return StoreUnavailable(retry_after=1)
 
@@ -299,7 +299,8 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _is_lost(connection: BaseDatabaseWrapper) -> bool:
-    if connection.connection is None or not connection.is_usable():
-        connection.close()
-        return True
-    return False
+    """Whether there was a connection that does not answer any more; it is closed then."""
+    if connection.connection is None or connection.is_usable():
+        return False
+    connection.close()
+    return True

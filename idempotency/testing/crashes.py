@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .children import Child, Failure, Report
@@ -27,7 +27,9 @@ class CrashPoint:
         return f"{self.number}: {self.when} {' '.join(self.sql.split())[:60] or 'the end'}"
 
 
-def crash_points(work: Callable[[int], object], *, most: int = 500) -> Iterator[CrashPoint]:
+def crash_points(
+    work: Callable[[int], object], *, using: Sequence[str] = ("default",), most: int = 500
+) -> Iterator[CrashPoint]:
     """
     Run `work(number)` in process after process, and kill each one moment later than the last.
 
@@ -36,20 +38,21 @@ def crash_points(work: Callable[[int], object], *, most: int = 500) -> Iterator[
 
     Args:
         work: what is to be cut short; *number* helps to take a new key each time.
+        using: aliases of the databases whose statements count.
         most: points after which it gives up, as *work* seems to have no end.
 
     Raises: `Failure`, with the traceback, if *work* fails by itself.
     """
     for number in range(most):
-        point = _crash(work, number)
+        point = _crash(work, number, using)
         yield point
         if not point.sql:
             return
     raise Failure(f"The work has more than {most} moments.")
 
 
-def _crash(work: Callable[[int], object], number: int) -> CrashPoint:
-    reports, ended_by = Child(lambda report: _die_at(number, work, report)).join()
+def _crash(work: Callable[[int], object], number: int, using: Sequence[str]) -> CrashPoint:
+    reports, ended_by = Child(lambda report: _die_at(number, work, using, report)).join()
     for value in reports:
         if isinstance(value, Failure):
             raise value
@@ -60,7 +63,9 @@ def _crash(work: Callable[[int], object], number: int) -> CrashPoint:
     return CrashPoint(number, "after", "")
 
 
-def _die_at(number: int, work: Callable[[int], object], report: Report) -> None:
+def _die_at(
+    number: int, work: Callable[[int], object], using: Sequence[str], report: Report
+) -> None:
     passed = 0
 
     def visit(when: When, sql: str) -> None:
@@ -70,5 +75,5 @@ def _die_at(number: int, work: Callable[[int], object], report: Report) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         passed += 1
 
-    with visited(visit):
+    with visited(visit, using):
         work(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,9 @@ class Interleaving:
         )
 
 
-def interleavings(*runs: Callable[[int], Any], most: int = 5_000) -> Iterator[Interleaving]:
+def interleavings(
+    *runs: Callable[[int], Any], using: Sequence[str] = ("default",), most: int = 5_000
+) -> Iterator[Interleaving]:
     """
     Run all of *runs* together, again and again, until every order of their statements was tried.
 
@@ -46,7 +48,7 @@ def interleavings(*runs: Callable[[int], Any], most: int = 5_000) -> Iterator[In
     """
     order: list[int] = []
     for number in range(most):
-        interleaving, turns = _play(number, runs, order)
+        interleaving, turns = _play(number, runs, using, order)
         yield interleaving
         while turns and turns[-1][0] + 1 == turns[-1][1]:
             turns.pop()
@@ -57,10 +59,10 @@ def interleavings(*runs: Callable[[int], Any], most: int = 5_000) -> Iterator[In
 
 
 def _play(
-    number: int, runs: tuple[Callable[[int], Any], ...], order: list[int]
+    number: int, runs: tuple[Callable[[int], Any], ...], using: Sequence[str], order: list[int]
 ) -> tuple[Interleaving, list[tuple[int, int]]]:
     """Play one order; give it, and of each turn the choice and how many choices there were."""
-    actors = [_Actor(run, number) for run in runs]
+    actors = [_Actor(run, number, using) for run in runs]
     steps: list[tuple[int, str]] = []
     turns: list[tuple[int, int]] = []
     deadline = time.monotonic() + LONGEST
@@ -81,13 +83,13 @@ def _play(
 class _Actor:
     """A run in a thread of its own, which goes on by one statement when told."""
 
-    def __init__(self, run: Callable[[int], Any], number: int) -> None:
+    def __init__(self, run: Callable[[int], Any], number: int, using: Sequence[str]) -> None:
         self.sql = ""
         self.is_done = False
         self._arrived = threading.Event()
         self._go = threading.Semaphore(0)
         self._finish = Finish()
-        self._thread = threading.Thread(target=self._run, args=(run, number), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(run, number, using), daemon=True)
         self._thread.start()
 
     def waits(self, patience: float) -> bool:
@@ -102,9 +104,9 @@ class _Actor:
         self._thread.join()
         return self._finish
 
-    def _run(self, run: Callable[[int], Any], number: int) -> None:
+    def _run(self, run: Callable[[int], Any], number: int, using: Sequence[str]) -> None:
         try:
-            with visited(self._visit):
+            with visited(self._visit, using):
                 self._finish = Finish(result=run(number))
         except Exception as error:
             self._finish = Finish(error=error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ Visit = Callable[[When, str], object]
 
 
 @contextmanager
-def visited(visit: Visit) -> Iterator[None]:
-    """Call *visit* at each moment of every database that this thread uses in the block."""
+def visited(visit: Visit, using: Sequence[str]) -> Iterator[None]:
+    """Call *visit* at each moment of this thread's connections to the databases *using*."""
     with ExitStack() as stack:
-        for connection in connections.all():
+        for connection in (connections[alias] for alias in using):
+            connection.ensure_connection()  # Its first statements belong to no run.
             stack.enter_context(_statements(connection, visit))
             stack.enter_context(_ends(connection, "commit", visit))
             stack.enter_context(_ends(connection, "rollback", visit))

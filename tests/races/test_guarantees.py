@@ -1,6 +1,5 @@
 """The promises of docs/explanation/guarantees.md, kept by real processes on a real database."""
 
-
 import pytest
 from django.test import Client
 from django.utils import timezone

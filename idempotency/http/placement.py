@@ -1,0 +1,47 @@
+"""Where protection would be in vain, told as soon as it is seen."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from django.db import connections
+
+from ..policy import Policy
+
+_INSIDE = {
+    "rest_framework": "Django REST framework",
+    "ninja": "Django Ninja",
+}
+
+
+def refuse_inner_authentication(view: Any) -> None:
+    """
+    Raise `TypeError` for a view that finds out inside who calls.
+
+    Its callers would all be anonymous here: they would share keys, and a replay would ask nobody
+    for a permission.
+    """
+    classes = inspect.getmro(getattr(view, "cls", object))
+    modules = {kind.__module__.partition(".")[0] for kind in classes}
+    modules.add(getattr(view, "__module__", "").partition(".")[0])
+    for module in modules & set(_INSIDE):
+        raise TypeError(
+            f"A view of {_INSIDE[module]} authenticates inside, where this protection cannot see"
+            " who calls, and keys would be shared between users. Protect it from inside."
+        )
+
+
+def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:
+    """Raise `TypeError` for a method whose claim Django would wrap into a transaction."""
+    name = getattr(view, "__qualname__", "").rpartition("<locals>.")[2]
+    is_handler = "." in name and not name.endswith(".dispatch")
+    if policy.mode == "lease" and is_handler and _has_atomic_requests():
+        raise TypeError(
+            f"{name} cannot have mode='lease' under ATOMIC_REQUESTS: Django opens the transaction"
+            " around the class. Decorate dispatch, or what as_view() returns."
+        )
+
+
+def _has_atomic_requests() -> bool:
+    return any(connections[alias].settings_dict["ATOMIC_REQUESTS"] for alias in connections)
