@@ -1,0 +1,57 @@
+"""The example in the admin: products can be changed, what happened can only be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from .models import Order, Payment, Product
+
+if TYPE_CHECKING:
+    Inline = admin.TabularInline[Payment, Order]
+    Admin = admin.ModelAdmin[Any]
+else:  # Django's own classes take no type arguments.
+    Inline, Admin = admin.TabularInline, admin.ModelAdmin
+
+
+class ReadOnly:
+    """Show rows that only the endpoints write."""
+
+    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class PaymentInline(ReadOnly, Inline):
+    model = Payment
+    fields = readonly_fields = ("id", "amount", "created_at")
+
+
+@admin.register(Product)
+class ProductAdmin(Admin):
+    list_display = ("name", "price", "stock")
+    search_fields = ("name",)
+
+
+@admin.register(Order)
+class OrderAdmin(ReadOnly, Admin):
+    list_display = ("id", "client_reference", "product", "quantity", "status", "total", "paid")
+    list_filter = ("status", "created_at", "product")
+    list_select_related = ("product",)
+    readonly_fields = ("created_at",)
+    search_fields = ("client_reference__startswith",)
+    inlines = (PaymentInline,)
+
+
+@admin.register(Payment)
+class PaymentAdmin(ReadOnly, Admin):
+    list_display = ("id", "order", "amount", "created_at")
+    list_select_related = ("order__product",)
+    raw_id_fields = ("order",)

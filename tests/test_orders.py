@@ -1,0 +1,290 @@
+"""The example end to end: what its clients, its visitors and its staff meet."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from orders.models import Order, Payment, Product
+
+KEY = "a key that nobody guesses"
+OTHER_KEY = "another key, for another intent"
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("config.urls")]
+
+
+@pytest.fixture
+def product() -> Product:
+    return Product.objects.create(name="Cup", price=500, stock=10)
+
+
+@pytest.fixture
+def order(product: Product) -> Order:
+    return Order.objects.place(product, 2)
+
+
+def post(client: Client, view: str, *args: Any, key: str | None = KEY, **fields: Any) -> Any:
+    headers = {"Idempotency-Key": f'"{key}"'} if key else {}
+    address = reverse(f"orders:{view}", args=args)
+    return client.post(address, fields, content_type="application/json", headers=headers)
+
+
+def test_order_is_placed(client: Client, product: Product) -> None:
+    answer = post(client, "create", product=product.pk, quantity=3, client_reference="A-1")
+
+    order = Order.objects.get()
+    product.refresh_from_db()
+    assert answer.status_code == 201
+    assert answer.headers["Location"] == reverse("orders:detail", args=[order.pk])
+    assert answer.json()["id"] == order.pk
+    assert (order.quantity, order.total, order.client_reference) == (3, 1_500, "A-1")
+    assert (order.status, product.stock) == (Order.Status.PLACED, 7)
+
+
+def test_order_sent_twice_is_placed_once(client: Client, product: Product) -> None:
+    first, second = (post(client, "create", product=product.pk, quantity=3) for _ in range(2))
+
+    product.refresh_from_db()
+    assert (Order.objects.count(), product.stock) == (1, 7)
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert (second.status_code, second.content) == (201, first.content)
+
+
+def test_order_sent_twice_without_protection_is_placed_twice(
+    client: Client, product: Product
+) -> None:
+    for _ in range(2):
+        post(client, "unprotected:create", product=product.pk, quantity=3)
+
+    product.refresh_from_db()
+    assert (Order.objects.count(), product.stock) == (2, 4)
+
+
+def test_other_order_with_the_same_key_is_refused(client: Client, product: Product) -> None:
+    post(client, "create", product=product.pk, quantity=3)
+
+    answer = post(client, "create", product=product.pk, quantity=4)
+
+    assert answer.status_code == 422
+    assert Order.objects.count() == 1
+
+
+@pytest.mark.parametrize("view", ["create", "pay"])
+def test_key_is_required(client: Client, order: Order, view: str) -> None:
+    answer = post(client, view, *([order.pk] if view == "pay" else []), key=None)
+
+    assert answer.status_code == 400
+    assert answer.json()["type"].endswith("key-missing")
+
+
+def test_order_for_more_than_there_is_leaves_the_shelf_alone(
+    client: Client, product: Product
+) -> None:
+    answer = post(client, "create", product=product.pk, quantity=11)
+
+    product.refresh_from_db()
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "There are not 11 of “Cup” left."
+    assert (Order.objects.count(), product.stock) == (0, 10)
+
+
+def test_order_may_be_sent_again_when_the_shelf_is_full_again(
+    client: Client, product: Product
+) -> None:
+    post(client, "create", product=product.pk, quantity=11)
+    Product.objects.update(stock=20)
+
+    answer = post(client, "create", product=product.pk, quantity=11)
+
+    assert answer.status_code == 201
+
+
+WRONG_FIELDS = {
+    "null": {"product": None, "quantity": None},
+    "unknown": {"product": 2**62},
+    "text": {"product": "cup", "quantity": "many"},
+    "too large for a database": {"product": 10**30, "quantity": 10**30},
+    "infinite": {"product": float("inf"), "quantity": float("inf")},
+    "no number": {"product": float("nan"), "quantity": float("nan")},
+    "fraction": {"product": 1.5, "quantity": 1.5},
+    "truth": {"product": True, "quantity": True},
+    "nested": {"product": {"id": 1}, "quantity": [1]},
+    "none of it": {"quantity": 0},
+    "less than none": {"quantity": -1},
+    "more than allowed": {"quantity": 1_001},
+    "long reference": {"client_reference": "x" * 65},
+    "zero byte": {"client_reference": "a\0b"},
+    "half a character": {"client_reference": "\ud800"},
+    "line break": {"client_reference": "a\n"},
+}
+NOT_AN_OBJECT = {
+    "empty": b"",
+    "text": b"product=1",
+    "list": b"[]",
+    "null": b"null",
+    "cut off": b'{"product": 1',
+    "not UTF-8": b'{"product": "\xff"}',
+    "deep": b"[" * 100_000,
+    "endless number": b'{"product": ' + b"9" * 10_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FIELDS.values(), ids=WRONG_FIELDS)
+def test_wrong_fields_are_named(client: Client, product: Product, wrong: dict[str, Any]) -> None:
+    fields = {"product": product.pk, "quantity": 1} | wrong
+
+    answer = post(client, "unprotected:create", **fields)
+
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["errors"].keys() == wrong.keys()
+
+
+@pytest.mark.parametrize("body", NOT_AN_OBJECT.values(), ids=NOT_AN_OBJECT)
+@pytest.mark.parametrize("view", ["create", "unprotected:create"])
+def test_body_that_is_no_object_is_refused(client: Client, view: str, body: bytes) -> None:
+    headers = {"Idempotency-Key": KEY}
+    address = reverse(f"orders:{view}")
+
+    answer = client.post(address, body, content_type="application/json", headers=headers)
+
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_missing_fields_are_named(client: Client) -> None:
+    answer = post(client, "create")
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == {
+        "product": ["This field is required."],
+        "quantity": ["This field is required."],
+    }
+
+
+@pytest.mark.parametrize("view", ["create", "pay", "unprotected:create", "unprotected:pay"])
+def test_reading_where_one_writes_is_refused(client: Client, view: str) -> None:
+    address = reverse(f"orders:{view}", args=[1] if view.endswith("pay") else [])
+
+    assert client.get(address).status_code == 405
+
+
+def test_payment_sent_twice_is_taken_once(client: Client, order: Order) -> None:
+    first, second = (post(client, "pay", order.pk, amount=100) for _ in range(2))
+
+    order.refresh_from_db()
+    assert (order.paid, order.status) == (100, Order.Status.PLACED)
+    assert list(order.payments.values_list("amount", flat=True)) == [100]
+    assert second.headers["Idempotent-Replayed"] == "true"
+    assert (second.status_code, second.content) == (201, first.content)
+
+
+def test_payment_sent_twice_without_protection_is_taken_twice(client: Client, order: Order) -> None:
+    for _ in range(2):
+        post(client, "unprotected:pay", order.pk, amount=100)
+
+    order.refresh_from_db()
+    assert (order.paid, order.payments.count()) == (200, 2)
+
+
+def test_order_is_paid_when_nothing_is_due(client: Client, order: Order) -> None:
+    post(client, "pay", order.pk, amount=400)
+    answer = post(client, "pay", order.pk, key=OTHER_KEY, amount=600)
+
+    order.refresh_from_db()
+    assert (order.status, order.due) == (Order.Status.PAID, 0)
+    assert answer.json()["order"]["status"] == "paid"
+
+
+def test_payment_of_more_than_is_due_is_refused(client: Client, order: Order) -> None:
+    answer = post(client, "pay", order.pk, amount=1_001)
+
+    order.refresh_from_db()
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == f"Order {order.pk} has less than 1001 still due."
+    assert (order.paid, Payment.objects.count()) == (0, 0)
+
+
+@pytest.mark.parametrize("amount", [None, 0, -1, "much", 1.5, 10**30])
+def test_wrong_amount_is_refused(client: Client, order: Order, amount: Any) -> None:
+    answer = post(client, "pay", order.pk, amount=amount)
+
+    assert answer.status_code == 400
+    assert answer.json()["errors"].keys() == {"amount"}
+
+
+def test_payment_for_no_order_is_not_found(client: Client) -> None:
+    answer = post(client, "pay", 2**40, amount=1)
+
+    assert answer.status_code == 404
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_order_can_be_read(client: Client, order: Order) -> None:
+    answer = client.get(order.get_absolute_url())
+
+    assert answer.status_code == 200
+    assert json.loads(answer.content) == {
+        "id": order.pk,
+        "product": order.product_id,
+        "quantity": 2,
+        "status": "placed",
+        "total": 1_000,
+        "paid": 0,
+        "client_reference": None,
+        "created_at": order.created_at.isoformat(),
+    }
+
+
+def test_no_order_is_not_found(client: Client) -> None:
+    assert client.get(reverse("orders:detail", args=[2**40])).status_code == 404
+
+
+def test_start_page_counts_and_shows_what_to_try(client: Client, order: Order) -> None:
+    order.pay(100)
+    Product.objects.exclude(pk=order.product_id).delete()
+
+    page = client.get("/").content.decode()
+
+    assert "<dd>1</dd>" in page
+    assert f'-d \'{{"product": {order.product_id}, "quantity": 1}}\'' in page
+    assert 'href="/admin/"' in page
+
+
+def test_start_page_says_how_to_fill_empty_shelves(client: Client) -> None:
+    Product.objects.all().delete()
+
+    assert reverse("admin:orders_product_add") in client.get("/").content.decode()
+
+
+@pytest.mark.parametrize("model", ["product", "order", "payment"])
+def test_staff_see_what_happened(admin_client: Client, order: Order, model: str) -> None:
+    payment = order.pay(100)
+    shown = {"product": order.product_id, "order": order.pk, "payment": payment.pk}[model]
+    changelist = reverse(f"admin:orders_{model}_changelist")
+    change = reverse(f"admin:orders_{model}_change", args=[shown])
+
+    assert admin_client.get(changelist, {"q": "A"}).status_code == 200
+    assert admin_client.get(change).status_code == 200
+
+
+@pytest.mark.parametrize("model", ["order", "payment"])
+def test_staff_cannot_rewrite_what_happened(admin_client: Client, order: Order, model: str) -> None:
+    payment = order.pay(100)
+    shown = {"order": order.pk, "payment": payment.pk}[model]
+
+    for action in ("add", "change", "delete"):
+        args = [] if action == "add" else [shown]
+        answer = admin_client.post(reverse(f"admin:orders_{model}_{action}", args=args))
+        assert answer.status_code == 403
+
+
+def test_rows_name_themselves(order: Order) -> None:
+    payment = order.pay(100)
+
+    assert str(order) == f"Order {order.pk}: 2 x Cup"
+    assert str(payment) == f"Payment {payment.pk}: 100 for order {order.pk}"
