@@ -13,7 +13,7 @@ from .conf import settings
 from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
 from .http.placement import refuse_inner_authentication
-from .http.requests import SAFE, is_unsafe
+from .http.requests import SAFE, is_unsafe, meta_name
 from .policy import Policy
 
 
@@ -70,7 +70,7 @@ class IdempotencyMiddleware:
 
 def _is_keyed(request: HttpRequest, view: Any) -> bool:
     """Whether the request is to be protected here: by its key, and by no decorator."""
-    if settings.HEADER not in request.headers or hasattr(view, "idempotent_endpoint"):
+    if meta_name(settings.HEADER) not in request.META or hasattr(view, "idempotent_endpoint"):
         return False
     return request.method not in SAFE and is_unsafe(request)
 

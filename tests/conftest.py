@@ -62,6 +62,17 @@ def atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
 
 
+@pytest.fixture
+def store_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Give a function that takes the store away."""
+
+    def take_away() -> None:
+        monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+        settings.IDEMPOTENCY_STORES = {"default": {}}
+
+    return take_away
+
+
 class Gate:
     """Where a view stands until it is let go on."""
 

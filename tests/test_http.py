@@ -799,9 +799,9 @@ def test_expired_answer_makes_the_request_new(served):
 
 
 @committing
-def test_store_that_is_away_is_a_503(served, monkeypatch):
+def test_store_that_is_away_is_a_503(served, store_away):
     send = served(idempotent_view(effect))
-    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+    store_away()
 
     response = send()
 

@@ -254,8 +254,8 @@ def test_ended_lease_makes_the_outcome_unknown_if_crashes_are_to_block(mode):
 
 
 @MODES
-def test_store_that_is_away_refuses_and_runs_nothing(mode, monkeypatch):
-    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+def test_store_that_is_away_refuses_and_runs_nothing(mode, store_away):
+    store_away()
 
     with pytest.raises(StoreUnavailable):
         once(mode=mode)
@@ -264,8 +264,8 @@ def test_store_that_is_away_refuses_and_runs_nothing(mode, monkeypatch):
 
 
 @MODES
-def test_store_that_is_away_runs_unprotected_if_told(mode, monkeypatch, caplog):
-    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+def test_store_that_is_away_runs_unprotected_if_told(mode, store_away, caplog):
+    store_away()
 
     outcomes = [once(mode=mode, on_store_error="run") for _ in range(2)]
 

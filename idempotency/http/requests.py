@@ -31,6 +31,11 @@ ANONYMOUS = "anonymous"
 _EMPTY_MULTIPART = re.compile(rb"\s*--[^\r\n]+--\s*")
 
 
+def meta_name(header: str) -> str:
+    """Give the name of *header* in `request.META`; `request.headers` would parse all of them."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
 def is_unsafe(request: HttpRequest) -> bool:
     """Whether a key on this request would be heeded."""
     return request.method in settings.METHODS or request.method in WHEN_KEYED
@@ -44,7 +49,7 @@ def key_of(request: HttpRequest, *, required: bool) -> str | None:
     """
     if request.method in SAFE or not is_unsafe(request):
         return None
-    header = request.headers.get(settings.HEADER)
+    header = request.META.get(meta_name(settings.HEADER))
     if header is not None:
         return parse_key(header)
     if required and request.method in settings.METHODS:

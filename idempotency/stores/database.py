@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import groupby
 from types import TracebackType
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from django.core.checks import CheckMessage, Error
 from django.db import (
@@ -52,6 +53,7 @@ class DatabaseStore(BaseStore):
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)
         self.using = self.options.get("using", DEFAULT_DB_ALIAS)
+        self._dialects: WeakKeyDictionary[BaseDatabaseWrapper, Dialect] = WeakKeyDictionary()
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
@@ -59,7 +61,12 @@ class DatabaseStore(BaseStore):
 
     @property
     def dialect(self) -> Dialect:
-        return dialect_of(self.connection, IdempotencyRecord._meta.db_table)
+        connection = self.connection
+        dialect = self._dialects.get(connection)
+        if dialect is None:
+            dialect = dialect_of(connection, IdempotencyRecord._meta.db_table)
+            self._dialects[connection] = dialect
+        return dialect
 
     @property
     def in_transaction(self) -> bool:
@@ -135,6 +142,7 @@ class DatabaseStore(BaseStore):
             changes["created_at"] = row["created_at"]
         now, parameters = self.dialect.now()
         conditions = self._held(call, seen.token, seen.state)
+        conditions.append(self.dialect.alone(self._stored_id(call)))
         if seen.state == "in_progress":
             conditions.append((f"ends_at <= {now}", parameters))
         taken = self.dialect.update(cursor, changes, conditions)
@@ -144,7 +152,7 @@ class DatabaseStore(BaseStore):
         headers = None if answer.headers is None else json.dumps(answer.headers)
         expires = self.dialect.after(retention)
         changes: dict[str, Fragment] = {
-            "state": ("%s", [state]),
+            "state": (f"'{state}'", []),
             "status": ("%s", [answer.status]),
             "headers": ("%s", [headers]),
             "body": ("%s", [self._stored_body(answer.body)]),
@@ -210,11 +218,11 @@ class DatabaseStore(BaseStore):
         message = f"IDEMPOTENCY_STORES[{self.alias!r}]: there is no database {self.using!r}."
         return [Error(message, id="idempotency.E003")]
 
-    def _held(self, call: Call, token: int, state: str) -> list[Fragment]:
+    def _held(self, call: Call, token: int, state: State) -> list[Fragment]:
         return [
             ("id = %s", [self._stored_id(call)]),
             ("token = %s", [token]),
-            ("state = %s", [state]),
+            (f"state = '{state}'", []),
         ]
 
     def _latest(self, column: str, other: Fragment) -> Fragment:

@@ -18,8 +18,8 @@ class PostgreSQL(Dialect):
     Claims and looks in one statement, which never waits and never fails.
 
     An uncommitted row is invisible here, so a try of an advisory transaction lock tells of it. The
-    statement's snapshot is older than that lock, so the primary key still decides: an insert that
-    conflicts with a row which the snapshot does not show finds nothing, and is tried again.
+    statement's snapshot is older than that lock, so the primary key still decides: who meets the
+    row of a twin that committed in between gets neither claim nor record, and asks again.
     """
 
     def now(self) -> Fragment:
@@ -31,36 +31,24 @@ class PostgreSQL(Dialect):
     def seconds_until(self, column: str) -> Fragment:
         return f"EXTRACT(EPOCH FROM {column} - clock_timestamp())", []
 
+    def alone(self, record: Any) -> Fragment:
+        return "pg_try_advisory_xact_lock(%s)", [advisory_key(record)]
+
     def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
         (_, [record]) = row["id"]
         columns, _ = self.seen_columns()
-        names = ", ".join(row)
+        alone, lock = self.alone(record)
         values = ", ".join(sql for sql, _ in row.values())
         parameters = [parameter for _, given in row.values() for parameter in given]
         cursor.execute(
-            f"""
-            WITH seen (state, token, attempts, fingerprint, expired, lease_left,
-                       status, headers, body)
-            AS MATERIALIZED (SELECT {columns} FROM {self.table} WHERE id = %s),
-            gate AS MATERIALIZED (SELECT CASE WHEN EXISTS (
-                SELECT FROM seen WHERE state = 'unknown' OR state = 'completed' AND NOT expired
-            ) THEN NULL ELSE pg_try_advisory_xact_lock(%s) END AS held),
-            made AS (INSERT INTO {self.table} ({names})
-                SELECT {values} FROM gate WHERE held AND NOT EXISTS (SELECT FROM seen)
-                ON CONFLICT (id) DO NOTHING RETURNING 1)
-            SELECT held, EXISTS (SELECT FROM made), seen.* FROM gate LEFT JOIN seen ON true
-            """,
-            [record, advisory_key(record), *parameters],
+            f"WITH made AS (INSERT INTO {self.table} ({', '.join(row)}) SELECT {values}"
+            f" WHERE {alone} ON CONFLICT (id) DO NOTHING RETURNING 1)"
+            f" SELECT EXISTS (SELECT FROM made), {columns}"
+            f" FROM (SELECT 1) AS here LEFT JOIN {self.table} ON id = %s",
+            [*parameters, *lock, record],
         )
-        held, made, state, *rest = cursor.fetchone()
-        if made:
-            return Found(made=True)
-        seen = None if state is None else seen_from((state, *rest))
-        if held is False and (seen is None or seen.is_free or seen.is_abandoned):
-            return Found(made=False)  # Somebody holds the key in a transaction of their own.
-        if seen is None:
-            return self.claim(cursor, row)
-        return Found(made=False, seen=seen)
+        made, *seen = cursor.fetchone()
+        return Found(made=made, seen=None if seen[0] is None else seen_from(seen))
 
 
 def advisory_key(record: Any) -> int:

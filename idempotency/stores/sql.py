@@ -47,6 +47,10 @@ class Dialect:
         """Give how far *column* lies ahead, in seconds."""
         raise NotImplementedError
 
+    def alone(self, record: Any) -> Fragment:
+        """Give the condition that no transaction which is still open has claimed *record*."""
+        return "1 = 1", []  # It holds a lock on the row, and the update waits or fails.
+
     def latest(self, first: str, second: str) -> str:
         return f"GREATEST({first}, {second})"
 

@@ -117,7 +117,7 @@ def test_connection_that_went_stale_between_requests_is_renewed(mode):
 @pytest.mark.parametrize("executed", [True, False])
 def test_completion_that_is_lost_with_its_connection_undoes_everything(mode, executed):
     with (
-        unconfirmed_statement("SET state = %s", executed=executed),
+        unconfirmed_statement("completed_at", executed=executed),
         pytest.raises(StoreUnavailable),
     ):
         place(mode)
