@@ -881,6 +881,18 @@ def test_view_and_what_surrounds_it_may_ask_for_the_key(served):
     assert told == [False, (KEY, False), (KEY, True)]
 
 
+def test_view_that_is_called_again_after_its_run_is_replayed(served):
+    protected = idempotent_view(effect)
+
+    def twice(request):
+        request.idempotency = "something of the project's own"
+        first = protected(request)
+        return JsonResponse({"same": first.content == protected(request).content})
+
+    assert served(twice)().json() == {"same": True}
+    assert Effect.objects.count() == 1
+
+
 # Transactions.
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,18 @@ class Idempotency:
 
     key: str
     replayed: bool = False
+    is_running: bool = False
+
+
+@contextmanager
+def _marked(request: HttpRequest, key: str) -> Iterator[Idempotency]:
+    """Tell the code around that the request is being protected, so that nobody claims again."""
+    mark = Idempotency(key, is_running=True)
+    request.idempotency = mark  # type: ignore[attr-defined]
+    try:
+        yield mark
+    finally:
+        mark.is_running = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +84,12 @@ class Endpoint:
                     for alias in self._atomic_requests():
                         stack.enter_context(transaction.atomic(using=alias))
                     return respond()
-            mark = request.idempotency = Idempotency(call.key)  # type: ignore[attr-defined]
             codec = ResponseCodec(self.final, buffer=self.buffer)
             run = Run(call, self.policy, codec)
             aliases = self._atomic_requests(but=run.store.using)
-            outcome = run.execute(lambda: self._respond(request, codec, respond, aliases))
-            mark.replayed = outcome.replayed
+            with _marked(request, call.key) as mark:
+                outcome = run.execute(lambda: self._respond(request, codec, respond, aliases))
+                mark.replayed = outcome.replayed
             return outcome.result
         except IdempotencyError as error:
             return problem_response(error)
@@ -88,18 +100,19 @@ class Endpoint:
             call = await sync_to_async(self._call)(request)
             if call is None:
                 return await respond()
-            mark = request.idempotency = Idempotency(call.key)  # type: ignore[attr-defined]
             codec = ResponseCodec(self.final, buffer=self.buffer)
             run = Run(call, self.policy, codec)
-            outcome = await run.aexecute(lambda: self._arespond(request, codec, respond))
-            mark.replayed = outcome.replayed
+            with _marked(request, call.key) as mark:
+                outcome = await run.aexecute(lambda: self._arespond(request, codec, respond))
+                mark.replayed = outcome.replayed
             return outcome.result
         except IdempotencyError as error:
             return problem_response(error)
 
     def _call(self, request: HttpRequest) -> Call | None:
         """Give the call to protect, or None if it needs no protection or has some already."""
-        if getattr(request, "idempotency", None) is not None:
+        mark = getattr(request, "idempotency", None)
+        if isinstance(mark, Idempotency) and mark.is_running:
             return None
         key = key_of(request, required=self.required)
         if key is None:

@@ -18,8 +18,8 @@ class PostgreSQL(Dialect):
     Claims and looks in one statement, which never waits and never fails.
 
     An uncommitted row is invisible here, so a try of an advisory transaction lock tells of it. The
-    statement's snapshot is older than that lock, so the primary key still decides: who meets the
-    row of a twin that committed in between gets neither claim nor record, and asks again.
+    statement's snapshot is older than that lock, so the primary key still decides: a twin that
+    committed in between counts as running, as it was when the snapshot was taken.
     """
 
     def now(self) -> Fragment:
