@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from itertools import groupby
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.core.checks import CheckMessage, Error
-from django.db import (
-    DEFAULT_DB_ALIAS,
-    InternalError,
-    connections,
-    transaction,
-)
-from django.db import Error as DatabaseError
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 
-from ..exceptions import StaleClaim, StoreUnavailable
+from ..exceptions import StaleClaim
 from ..keys import later_token
 from ..models import IdempotencyRecord
-from .base import Answer, BaseStore, Call, Claim, Interrupted, Seen, State, Unconfirmed
+from .base import Answer, BaseStore, Call, Claim, Seen, State
 from .dialects import dialect_of
+from .reaching import Transaction, reach
 from .sql import SLACK, Dialect, Fragment
 
-Result = TypeVar("Result")
-
-_BROKEN = (
-    "The work went on after a database error, in a transaction that can only be rolled back. Put"
-    " what may fail into `with transaction.atomic():` inside of the `try`."
-)
 _NESTED = (
     "A claim with a lease must be committed before its work begins, but a transaction is open."
     " Leave the `atomic` block first, or use mode='atomic', which joins it."
@@ -79,10 +67,10 @@ class DatabaseStore(BaseStore):
             return self._claim(call, token, lease, retention, take_over)
 
         if lease is None or not self.in_transaction:
-            return self._reach(step)
+            return reach(self.connection, step)
         try:
             with transaction.atomic(using=self.using, durable=True):
-                return self._reach(step)
+                return reach(self.connection, step)
         except RuntimeError as error:
             raise TransactionManagementError(_NESTED) from error
 
@@ -191,7 +179,7 @@ class DatabaseStore(BaseStore):
             with self.connection.cursor() as cursor:
                 return self.dialect.look(cursor, self._stored_id(call))
 
-        return self._reach(step)
+        return reach(self.connection, step)
 
     def peek(self, call: Call) -> Seen | None:
         return self.look(call) if self.dialect.look_first else None
@@ -203,8 +191,8 @@ class DatabaseStore(BaseStore):
         changes: dict[str, Fragment] = {"state": ("'unknown'", []), "ends_at": ("NULL", [])}
         return self._write(changes, conditions) == 1
 
-    def transaction(self) -> _Transaction:
-        return _Transaction(self.using)
+    def transaction(self) -> Transaction:
+        return Transaction(self.using)
 
     def roll_back(self) -> None:
         transaction.set_rollback(True, using=self.using)
@@ -244,71 +232,8 @@ class DatabaseStore(BaseStore):
             with self.connection.cursor() as cursor:
                 return self.dialect.update(cursor, changes, conditions)
 
-        return self._reach(step)
-
-    def _reach(self, step: Callable[[], Result]) -> Result:
-        """Take *step*, and tell by the error whether it may go well in a new transaction."""
-        try:
-            return step()
-        except TransactionManagementError:
-            raise
-        except InternalError as error:
-            raise TransactionManagementError(_BROKEN) from error
-        except DatabaseError as error:
-            raise _unavailable(error, self.connection) from error
-
-
-class _Transaction:
-    """An atomic block that says when its commit was left unconfirmed."""
-
-    def __init__(self, using: str) -> None:
-        self.connection = connections[using]
-        self.atomic = transaction.atomic(using=using)
-
-    def __enter__(self) -> None:
-        try:
-            self.atomic.__enter__()
-        except DatabaseError as error:
-            raise _unavailable(error, self.connection) from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        connection = self.connection
-        before = connection.connection
-        try:
-            self.atomic.__exit__(kind, error, traceback)
-        except DatabaseError as failure:
-            # Django may have connected anew by now.
-            is_lost = connection.connection is not before or _is_lost(connection)
-            if kind is None and is_lost:
-                raise Unconfirmed(retry_after=1) from failure
-            raise
+        return reach(self.connection, step)
 
 
 def _lease(claim: Claim) -> float:
     return claim.lease or 0
-
-
-def _unavailable(error: DatabaseError, connection: BaseDatabaseWrapper) -> StoreUnavailable:
-    """Give the error that tells whether the same step may go well in a new transaction."""
-    if _is_passing(error) or _is_lost(connection):
-        return Interrupted(retry_after=1)
-    return StoreUnavailable(retry_after=1)
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether *error* is a deadlock or a serialization failure, which a new transaction cures."""
-    cause = error.__cause__
-    return getattr(cause, "sqlstate", None) in {"40001", "40P01"} or error.args[:1] == (1213,)
-
-
-def _is_lost(connection: BaseDatabaseWrapper) -> bool:
-    """Whether there was a connection that does not answer any more; it is closed then."""
-    if connection.connection is None or connection.is_usable():
-        return False
-    connection.close()
-    return True

@@ -1,0 +1,86 @@
+"""What the errors of a database mean to a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TypeVar
+
+from django.db import Error as DatabaseError
+from django.db import InternalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
+
+from ..exceptions import StoreUnavailable
+from .base import Interrupted, Unconfirmed
+
+Result = TypeVar("Result")
+
+_BROKEN = (
+    "The work went on after a database error, in a transaction that can only be rolled back. Put"
+    " what may fail into `with transaction.atomic():` inside of the `try`."
+)
+
+
+def reach(connection: BaseDatabaseWrapper, step: Callable[[], Result]) -> Result:
+    """Take *step*, and tell by the error whether it may go well in a new transaction."""
+    try:
+        return step()
+    except TransactionManagementError:
+        raise
+    except InternalError as error:
+        raise TransactionManagementError(_BROKEN) from error
+    except DatabaseError as error:
+        raise _unavailable(error, connection) from error
+
+
+class Transaction:
+    """An atomic block that says when its commit was left unconfirmed."""
+
+    def __init__(self, using: str) -> None:
+        self.connection = connections[using]
+        self.atomic = transaction.atomic(using=using)
+
+    def __enter__(self) -> None:
+        try:
+            self.atomic.__enter__()
+        except DatabaseError as error:
+            raise _unavailable(error, self.connection) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection = self.connection
+        before = connection.connection
+        try:
+            self.atomic.__exit__(kind, error, traceback)
+        except DatabaseError as failure:
+            # Django may have connected anew by now.
+            is_lost = connection.connection is not before or _is_lost(connection)
+            if kind is None and is_lost:
+                raise Unconfirmed(retry_after=1) from failure
+            raise
+
+
+def _unavailable(error: DatabaseError, connection: BaseDatabaseWrapper) -> StoreUnavailable:
+    """Give the error that tells whether the same step may go well in a new transaction."""
+    if _is_passing(error) or _is_lost(connection):
+        return Interrupted(retry_after=1)
+    return StoreUnavailable(retry_after=1)
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether *error* is a deadlock or a serialization failure, which a new transaction cures."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) in {"40001", "40P01"} or error.args[:1] == (1213,)
+
+
+def _is_lost(connection: BaseDatabaseWrapper) -> bool:
+    """Whether there was a connection that does not answer any more; it is closed then."""
+    if connection.connection is None or connection.is_usable():
+        return False
+    connection.close()
+    return True
