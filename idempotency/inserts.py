@@ -11,6 +11,9 @@ from django.db.models.expressions import DatabaseDefault
 
 Row = TypeVar("Row", bound=models.Model)
 
+DUPLICATE_ENTRY = 1062
+"""MariaDB's and MySQL's number of the error of a broken unique constraint."""
+
 TRIES = 3
 """How often a row is inserted that another call deletes before it can be read."""
 
@@ -96,7 +99,7 @@ def _insert(connection: BaseDatabaseWrapper, row: models.Model, unique: list[str
     values, left_out = _values(connection, row)
     insert = (
         f"INSERT INTO {quote(row._meta.db_table)} ({', '.join(map(quote, values))})"
-        f" SELECT {', '.join(['%s'] * len(values))}"
+        f" VALUES ({', '.join(['%s'] * len(values))})"
     )
     with connection.cursor() as cursor:
         made = _statement(connection)(cursor, insert, list(values.values()), row, unique)
@@ -138,7 +141,7 @@ def _statement(connection: BaseDatabaseWrapper) -> Callable[..., Any]:
         return _do_nothing
     if connection.vendor != "mysql":
         raise NotSupportedError(f"insert_once does not know {connection.vendor}.")
-    return _update_nothing
+    return _catch_duplicate
 
 
 def _do_nothing(
@@ -147,34 +150,27 @@ def _do_nothing(
     """Give the new row's primary key, or None if there is a row with its *unique* values."""
     quote = cursor.db.ops.quote_name
     target = ", ".join(quote(_column(row, name)) for name in unique)
-    # WHERE true: SQLite would otherwise take ON for the beginning of a join.
     cursor.execute(
-        f"{insert} WHERE true ON CONFLICT ({target}) DO NOTHING"
-        f" RETURNING {quote(row._meta.pk.column)}",
+        f"{insert} ON CONFLICT ({target}) DO NOTHING RETURNING {quote(row._meta.pk.column)}",
         values,
     )
     made = cursor.fetchone()
     return None if made is None else made[0]
 
 
-def _update_nothing(
+def _catch_duplicate(
     cursor: Any, insert: str, values: list[Any], row: models.Model, unique: list[str]
 ) -> Any:
     """
-    Do what `_do_nothing` does on MariaDB and MySQL, where a row count does not tell.
+    Do what `_do_nothing` does on MariaDB and MySQL, where an error undoes one statement alone.
 
-    Not by INSERT IGNORE, which cuts long values and forgives broken foreign keys.
+    Not by INSERT IGNORE, which cuts long values and forgives broken references, nor by ON DUPLICATE
+    KEY UPDATE, which does not tell whether it made the row.
     """
-    quote = cursor.db.ops.quote_name
-    pk = f"{quote(row._meta.db_table)}.{quote(row._meta.pk.column)}"
-    returns = cursor.db.features.can_return_columns_from_insert
-    cursor.execute(
-        f"{insert} FROM (SELECT @idempotency_made := 1) AS made"
-        f" ON DUPLICATE KEY UPDATE {pk} = IF(@idempotency_made := 0, {pk}, {pk})"
-        + (f" RETURNING {quote(row._meta.pk.column)}, @idempotency_made" if returns else ""),
-        values,
-    )
-    if not returns:
-        cursor.execute("SELECT LAST_INSERT_ID(), @idempotency_made")
-    made, is_new = cursor.fetchone()
-    return made if is_new else None
+    try:
+        cursor.execute(insert, values)
+    except IntegrityError as error:
+        if error.args[0] != DUPLICATE_ENTRY:
+            raise
+        return None
+    return cursor.lastrowid if row.pk is None else row.pk

@@ -21,7 +21,7 @@ class Ticket(models.Model):
     number = models.CharField(max_length=20, unique=True)
     title = models.CharField(max_length=10, default="")
     venue = models.CharField(max_length=20, default="")
-    seat = models.IntegerField(default=0)
+    seat = models.IntegerField(null=True)
     serial = models.IntegerField(unique=True, null=True)
     made_at = models.DateTimeField(auto_now_add=True)
 

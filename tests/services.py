@@ -150,7 +150,7 @@ def postgres(folder: Path, binaries: Path) -> Iterator[str]:
 
 
 def run(command: list[str], folder: Path, user: dict[str, Any]) -> None:
-    done = subprocess.run(command, cwd=folder, input=b"", capture_output=True, **user)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, input=b"", capture_output=True, **user)
     if done.returncode:
         raise NotStarted(f"{command[0]} failed: {last_line(done.stderr)}")
 
@@ -215,7 +215,7 @@ def serving(
     """Run the server *command* from the moment it is ready to the end of the block."""
     log = folder / f"{Path(command[0]).name}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             command,
             cwd=folder,
             stdin=subprocess.DEVNULL,

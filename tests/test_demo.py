@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn is not
 def launch(folder: Path, *options: str, **variables: str) -> subprocess.Popen[str]:
     """Start the demo with *options*; its temporary files are in *folder*."""
     inherited = {name: value for name, value in os.environ.items() if name not in OF_THE_TESTS}
-    return subprocess.Popen(  # noqa: S603 - It is our own command.
+    return subprocess.Popen(
         [sys.executable, "manage.py", "demo", "--port=0", *options],
         cwd=ROOT,
         env=inherited | {"TMPDIR": str(folder)} | variables,

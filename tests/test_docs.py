@@ -223,7 +223,7 @@ class Project:
             "PYTHONPATH": str(ROOT),
             "PYTHONDONTWRITEBYTECODE": "1",  # It would take files of the same second for equal.
         }
-        done = subprocess.run(  # noqa: S603 - The commands are those of the tutorial.
+        done = subprocess.run(
             [sys.executable, "-c", DRIVER],
             cwd=self.folder,
             env=environment,

@@ -52,7 +52,7 @@ def services() -> Iterator[Services]:
 def other_run(services: Services) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", OTHER_RUN]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as run:  # noqa: S603
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as run:
         yield run
         run.kill()
 
@@ -97,7 +97,7 @@ def run_pytest(path: Path, **variables: str) -> subprocess.CompletedProcess[str]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugins]
     inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "PATH")}
     python_path = f"{ROOT}{os.pathsep}{path}"
-    return subprocess.run(  # noqa: S603
+    return subprocess.run(
         command,
         cwd=path,
         env=inherited | {"PYTHONPATH": python_path, "PATH": ""} | variables,

@@ -16,7 +16,7 @@ from .races import Finish
 PATIENCE = 0.1
 """Seconds after which a statement that has not returned counts as waiting for another run."""
 
-LONGEST = 60.0
+GIVE_UP_AFTER = 60.0
 """Seconds after which runs that wait for each other are given up."""
 
 
@@ -65,7 +65,24 @@ def _play(
     actors = [_Actor(run, number, using) for run in runs]
     steps: list[tuple[int, str]] = []
     turns: list[tuple[int, int]] = []
-    deadline = time.monotonic() + LONGEST
+    try:
+        _take_turns(actors, order, steps, turns)
+    finally:
+        for actor in actors:
+            actor.abandon()
+        for actor in actors:
+            actor.join()
+    finishes = tuple(actor.finish() for actor in actors)
+    return Interleaving(number, tuple(steps), finishes), turns
+
+
+def _take_turns(
+    actors: list[_Actor],
+    order: list[int],
+    steps: list[tuple[int, str]],
+    turns: list[tuple[int, int]],
+) -> None:
+    deadline = time.monotonic() + GIVE_UP_AFTER
     while not all(actor.is_done for actor in actors):
         ready = [actor for actor in actors if actor.waits(PATIENCE)]
         if ready:
@@ -76,8 +93,6 @@ def _play(
             ready[choice].step()
         elif time.monotonic() > deadline:
             raise RuntimeError("All runs wait for each other.")
-    finishes = tuple(actor.finish() for actor in actors)
-    return Interleaving(number, tuple(steps), finishes), turns
 
 
 class _Actor:
@@ -89,6 +104,7 @@ class _Actor:
         self._arrived = threading.Event()
         self._go = threading.Semaphore(0)
         self._finish = Finish()
+        self._is_abandoned = False
         self._thread = threading.Thread(target=self._run, args=(run, number, using), daemon=True)
         self._thread.start()
 
@@ -100,8 +116,15 @@ class _Actor:
         self._arrived.clear()
         self._go.release()
 
+    def abandon(self) -> None:
+        """Let it end by an error, so that it leaves neither a thread nor a lock behind."""
+        self._is_abandoned = not self.is_done
+        self._go.release()
+
+    def join(self) -> None:
+        self._thread.join(60)
+
     def finish(self) -> Finish:
-        self._thread.join()
         return self._finish
 
     def _run(self, run: Callable[[int], Any], number: int, using: Sequence[str]) -> None:
@@ -116,7 +139,9 @@ class _Actor:
             self._arrived.set()
 
     def _visit(self, when: When, sql: str) -> None:
-        if when == "before":
+        if when == "before" and not self._is_abandoned:
             self.sql = sql
             self._arrived.set()
             self._go.acquire()
+        if self._is_abandoned and sql != "ROLLBACK":
+            raise RuntimeError("This order was given up.")

@@ -1,0 +1,131 @@
+"""What is wrong with settings, told in time."""
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection, connections
+
+from idempotency import checks
+from idempotency.models import IdempotencyRecord
+from idempotency.stores.database import DatabaseStore
+
+OURS = "idempotency.middleware.IdempotencyMiddleware"
+
+
+def found():
+    return {message.id for message in run_checks() if message.id.startswith("idempotency.")}
+
+
+def test_project_of_the_tests_has_nothing_wrong():
+    assert found() == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "id"),
+    [
+        ("STORES", {}, "E001"),
+        ("STORES", {"default": {"LEASE": 0}}, "E002"),
+        ("STORES", {"default": {"BACKEND": "no.such.Store"}}, "E002"),
+        ("STORES", {"default": {"OPTIONS": {"using": "nowhere"}}}, "E003"),
+        ("HEADER", "", "E011"),
+        ("HEADER", None, "E011"),
+        ("METHODS", "POST", "E012"),
+        ("METHODS", ["post"], "E012"),
+        ("MAX_BODY", -1, "E013"),
+        ("MAX_BODY", True, "E013"),
+        ("MAX_BODY", "5 MB", "E013"),
+        ("DROP_HEADERS", "Date", "E014"),
+        ("DROP_HEADERS", [1], "E014"),
+        ("DOCS_URL", 7, "E015"),
+        ("SCOPE", "no.such.function", "E016"),
+        ("SCOPE", "nodots", "E016"),
+        ("SCOPE", "tests.conftest.KEY", "E016"),
+        ("SCOPE", lambda request: "all", "E016"),
+    ],
+)
+def test_wrong_setting_is_told(settings, name, value, id):
+    setattr(settings, f"IDEMPOTENCY_{name}", value)
+
+    assert found() == {f"idempotency.{id}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STORES", {"default": {}, "second": {"LEASE": 1.5, "OPTIONS": {"using": "other"}}}),
+        ("HEADER", "X-Key"),
+        ("METHODS", ["POST"]),
+        ("MAX_BODY", 0),
+        ("DROP_HEADERS", ()),
+        ("DOCS_URL", "https://shop.example/"),
+        ("SCOPE", "tests.test_http.tenant"),
+    ],
+)
+def test_right_setting_is_not_told(settings, name, value):
+    setattr(settings, f"IDEMPOTENCY_{name}", value)
+
+    assert found() == set()
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_middleware_is_told_if_a_replay_would_pass_the_others_by(settings, place):
+    behind = settings.MIDDLEWARE[place:]
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE[:place], OURS, *behind]
+
+    told = [message for message in run_checks() if message.id == "idempotency.E020"]
+
+    assert len(told) == len(set(behind) & set(checks.BEFORE))
+
+
+def test_middleware_at_the_end_is_right(settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, OURS]
+
+    assert found() == set()
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite can begin without the lock")
+def test_sqlite_that_does_not_queue_is_told(monkeypatch):
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
+
+    assert found() == {"idempotency.W005"}
+
+
+def test_two_packages_with_the_same_files_are_told(monkeypatch):
+    monkeypatch.setattr(checks.metadata, "distribution", lambda name: name)
+
+    assert found() == {"idempotency.E006"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_table_that_keeps_no_keys_apart_is_told():
+    table = connection.ops.quote_name(IdempotencyRecord._meta.db_table)
+    broken = connection.ops.quote_name("no_primary_key")
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE {broken} AS SELECT * FROM {table}")  # noqa: S608
+    try:
+        assert checks._has_primary_key("default", IdempotencyRecord._meta.db_table)
+        assert checks._has_primary_key("default", "no_such_table")
+        assert not checks._has_primary_key("default", "no_primary_key")
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f"DROP TABLE {broken}")
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_tables_are_looked_at_by_name_of_their_database():
+    assert checks.check_tables(databases=list(connections)) == []
+    assert checks.check_tables() == []
+
+
+@pytest.mark.django_db
+def test_broken_table_is_an_error(monkeypatch):
+    monkeypatch.setattr(checks, "_has_primary_key", lambda alias, table: False)
+
+    assert [message.id for message in checks.check_tables(databases=["default"])] == [
+        "idempotency.E004"
+    ]
+
+
+def test_store_looks_after_its_own_settings(settings):
+    settings.IDEMPOTENCY_STORES = {"default": {}}
+
+    assert isinstance(checks.build_store("default"), DatabaseStore)
