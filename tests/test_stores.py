@@ -10,6 +10,7 @@ from idempotency.models import IdempotencyRecord
 from idempotency.stores import build_store, get_store
 from idempotency.stores.base import Answer, Call, Claim, Seen
 from idempotency.stores.dialects import MariaDB, MySQL
+from idempotency.stores.recent import Recent
 from tests.conftest import end_leases, end_retention
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -266,3 +267,30 @@ def test_claim_is_one_statement_on_postgresql(store):
         claim(store, token=200)
 
     assert len(queries) == 2
+
+
+def test_recent_things_are_remembered_and_older_ones_forgotten():
+    recent = Recent(2)
+
+    for thing in (1, 2, 2, 3):
+        recent.add(thing)
+
+    assert [thing in recent for thing in (1, 2, 3)] == [False, True, True]
+
+
+def test_call_that_was_completed_here_is_looked_up_before_a_claim(store):
+    other = Call("user:1", "other", "key")
+    store.settle(claim(store), "completed", ANSWER, 60)
+
+    assert store.peek(CALL).answer == ANSWER
+    assert store.peek(other) is None
+    with transaction.atomic():
+        assert (store.peek(CALL) is None) == (connection.vendor != "sqlite")
+
+
+def test_hint_of_a_completed_call_is_only_a_hint(store):
+    store.settle(claim(store), "completed", ANSWER, 60)
+    IdempotencyRecord.objects.all().delete()
+
+    assert store.peek(CALL) is None
+    assert isinstance(claim(store, token=200), Claim)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.core.signals import setting_changed
+from django.db.models.signals import post_migrate
 from django.utils.module_loading import import_string
 
 from ..conf import STORE, settings
@@ -43,9 +44,15 @@ def build_store(alias: str) -> BaseStore:
     return store
 
 
-def _forget_stores(*, setting: str, **kwargs: object) -> None:
+def _forget_after_setting(*, setting: str, **kwargs: object) -> None:
     if setting == "IDEMPOTENCY_STORES":
         _stores.clear()
 
 
-setting_changed.connect(_forget_stores)
+def _forget_after_flush(**kwargs: object) -> None:
+    # What a store remembers of its records may be gone.
+    _stores.clear()
+
+
+setting_changed.connect(_forget_after_setting)
+post_migrate.connect(_forget_after_flush)

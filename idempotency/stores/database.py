@@ -19,7 +19,11 @@ from ..models import IdempotencyRecord
 from .base import Answer, BaseStore, Call, Claim, Seen, State
 from .dialects import dialect_of
 from .reaching import Transaction, reach
+from .recent import Recent
 from .sql import SLACK, Dialect, Fragment
+
+REMEMBERED = 4_096
+"""How many completed calls a process looks up at once, before it would open a transaction."""
 
 _NESTED = (
     "A claim with a lease must be committed before its work begins, but a transaction is open."
@@ -42,6 +46,7 @@ class DatabaseStore(BaseStore):
         super().__init__(alias, options)
         self.using = self.options.get("using", DEFAULT_DB_ALIAS)
         self._dialects: WeakKeyDictionary[BaseDatabaseWrapper, Dialect] = WeakKeyDictionary()
+        self._completed = Recent(REMEMBERED)
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
@@ -151,6 +156,8 @@ class DatabaseStore(BaseStore):
         }
         if not self._write(changes, self._held(claim.call, claim.token, "in_progress")):
             raise StaleClaim
+        if state == "completed":
+            self._completed.add(claim.call.id)
 
     def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
         lost: list[Claim] = []
@@ -182,7 +189,10 @@ class DatabaseStore(BaseStore):
         return reach(self.connection, step)
 
     def peek(self, call: Call) -> Seen | None:
-        return self.look(call) if self.dialect.look_first else None
+        # That a call was completed here is a hint where to look first; the database decides.
+        if self.dialect.look_first or (call.id in self._completed and not self.in_transaction):
+            return self.look(call)
+        return None
 
     def block(self, call: Call, seen: Seen) -> bool:
         now, parameters = self.dialect.now()
