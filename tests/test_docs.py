@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,7 +127,8 @@ def compare(expected: str, status: int, headers: dict[str, str], body: str) -> N
     """Check what a console block shows of a response; `…` stands for anything."""
     head, _, expected_body = expected.strip().partition("\n\n")
     status_line, *header_lines = head.splitlines()
-    assert status_line == f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", body[:2_000]
+    # Its phrase is not compared: Python 3.13 renamed some.
+    assert status_line.split()[:2] == ["HTTP/1.1", str(status)], body[:2_000]
     for line in header_lines:
         header, _, value = line.partition(": ")
         assert matches(value, headers.get(header, "")), (line, headers)
