@@ -1,0 +1,9 @@
+"""A path for each contender."""
+
+from django.urls import path
+
+from .contenders import BARE, OURS, by_hand, others
+
+CONTENDERS = [BARE, *by_hand(), *OURS]
+PEERS, ABSENT = others()
+urlpatterns = [path(each.path, each.view, name=each.path) for each in [*CONTENDERS, *PEERS]]
