@@ -395,6 +395,14 @@ class TestAsyncViews:
         assert steps == ["first", "second"]
         assert Effect.objects.count() == 1
 
+    def test_request_without_a_key_is_left_alone(self, served):
+        served(idempotent_view(required=False)(aeffect))
+
+        statuses = [run_async(AsyncClient().post("/served/")).status_code for _ in range(2)]
+
+        assert statuses == [201, 201]
+        assert not IdempotencyRecord.objects.exists()
+
     def test_user_is_found_without_blocking_the_loop(self, served):
         user = User.objects.create_user("ann")
         served(idempotent_view(aeffect))

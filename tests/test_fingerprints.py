@@ -5,11 +5,13 @@ import json
 import subprocess
 import sys
 import uuid
+from collections import OrderedDict
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
 
 import pytest
+from django.utils.safestring import SafeString
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -125,6 +127,8 @@ def test_values_of_different_types_never_meet():
         ({1, 2, 3}, frozenset([3, 2, 1])),
         (bytearray(b"x"), memoryview(b"x")),
         (Effect(pk=1, name="a"), Effect(pk=1, name="b")),
+        (SafeString("x"), "x"),
+        (OrderedDict(a=1), {"a": 1}),
     ],
 )
 def test_equal_values_have_equal_encodings(first, second):

@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.handlers.wsgi import WSGIRequest
 from django.db import connection, connections
 from django.http import (
     FileResponse,
@@ -19,7 +20,7 @@ from django.http import (
 )
 from django.template import engines
 from django.template.response import TemplateResponse
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import path
 from django.views.decorators.gzip import gzip_page
 
@@ -41,7 +42,7 @@ def effect(request, *args, **kwargs):
 def problem(response):
     assert response["Content-Type"] == "application/problem+json"
     assert response["Cache-Control"] == "no-store"
-    told = response.json()
+    told = json.loads(response.content)
     assert told["status"] == response.status_code
     return told["type"].rpartition(":")[2]
 
@@ -982,3 +983,74 @@ def test_urls_without_a_name_have_an_operation_too(served):
 
     assert send(path="/nameless/").status_code == 201
     assert IdempotencyRecord.objects.get().operation == "POST tests.test_http.effect"
+
+
+def test_upload_that_breaks_off_is_a_400_and_runs_nothing(served):
+    class Broken(io.BytesIO):
+        def read(self, *args):
+            raise OSError("reset by peer")
+
+    view = idempotent_view(effect)
+    served(view)
+    for content_type, length in [
+        ("application/json", "10"),
+        ("multipart/form-data; boundary=b", "10"),
+        ("multipart/form-data; boundary=b", "9000000"),
+    ]:
+        request = RequestFactory().post("/", headers={"Idempotency-Key": KEY})
+        environ = {**request.environ, "wsgi.input": Broken()}
+        environ |= {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": length}
+
+        response = view(WSGIRequest(environ))
+
+        assert (response.status_code, problem(response)) == (400, "body-invalid")
+    assert not Effect.objects.exists()
+
+
+def test_upload_with_too_many_fields_is_a_400(served, settings):
+    settings.DATA_UPLOAD_MAX_NUMBER_FIELDS = 1
+    body, content_type = multipart_of("x", ("a", "1", ""), ("b", "2", ""))
+
+    response = served(idempotent_view(effect))(KEY, body, content_type=content_type)
+
+    assert (response.status_code, problem(response)) == (400, "body-invalid")
+
+
+def test_field_of_an_upload_that_is_too_large_is_a_413(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    body, content_type = multipart_of("x", ("a", "1" * 200, ""))
+
+    response = served(idempotent_view(effect))(KEY, body, content_type=content_type)
+
+    assert (response.status_code, problem(response)) == (413, "body-too-large")
+
+
+def test_large_upload_without_parts_is_a_400(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10
+
+    response = served(idempotent_view(effect))(
+        KEY, b"x" * 100, content_type="multipart/form-data; boundary=b"
+    )
+
+    assert (response.status_code, problem(response)) == (400, "body-invalid")
+
+
+@pytest.mark.parametrize("depth", [100, 900, 5_000])
+def test_deep_body_is_run_or_refused_but_never_a_500(served, depth):
+    body = b"[" * depth + b"]" * depth
+
+    response = served(idempotent_view(effect))(KEY, body)
+
+    assert response.status_code in (201, 400)
+    assert Effect.objects.count() == (response.status_code == 201)
+
+
+def test_interruption_of_a_view_that_stores_errors_releases_the_key(served):
+    def interrupted(request):
+        raise KeyboardInterrupt
+
+    send = served(idempotent_view(on_error="store")(interrupted), client=Client())
+
+    with pytest.raises(KeyboardInterrupt):
+        send()
+    assert IdempotencyRecord.objects.get().state == "released"

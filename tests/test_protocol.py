@@ -580,3 +580,44 @@ class TestAsync:
         assert outcome.result == Effect.objects.get().pk
         assert "could not be settled" in caplog.text
         assert state() == "in_progress"
+
+    def test_store_that_is_away_runs_unprotected_if_told(self, store_away):
+        async def handle():
+            return "ran"
+
+        store_away()
+
+        outcome = async_to_sync(arun_once)(handle, **WHO, key="key", on_store_error="run")
+
+        assert (outcome.result, outcome.replayed) == ("ran", False)
+
+    def test_failure_after_the_caller_has_left_is_logged(self, caplog):
+        async def leave():
+            reached, go_on = asyncio.Event(), asyncio.Event()
+
+            async def failing():
+                reached.set()
+                await go_on.wait()
+                raise ZeroDivisionError
+
+            task = asyncio.create_task(arun_once(failing, **WHO, key="key"))
+            await reached.wait()
+            task.cancel()
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        async_to_sync(leave)()
+
+        assert caplog.messages == ["A call failed after its caller had left."]
+        assert state() == "released"
+
+    def test_run_that_lost_its_claim_and_then_failed_raises_its_own_error(self, caplog):
+        async def failing():
+            await sync_to_async(IdempotencyRecord.objects.update)(token=1)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            async_to_sync(arun_once)(failing, **WHO, key="key")
+
+        assert caplog.messages == ["work lost its claim, and then failed."]
