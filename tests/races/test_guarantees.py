@@ -1,10 +1,13 @@
 """The promises of docs/explanation/guarantees.md, kept by real processes on a real database."""
 
+import threading
+
 import pytest
+from django.db import OperationalError, connection, connections, transaction
 from django.test import Client
 from django.utils import timezone
 
-from idempotency import run_once
+from idempotency import KeyInProgress, StoreUnavailable, run_once
 from idempotency.models import IdempotencyRecord
 from idempotency.testing import crash_points, race
 from tests.models import Effect
@@ -86,3 +89,60 @@ def test_a_process_that_dies_in_atomic_mode_leaves_nothing_behind():
         assert list(records.values_list("state", flat=True)) == ["completed"] * effects_of(
             point.number
         ), point
+
+
+LEVELS = {
+    "postgresql": ["REPEATABLE READ", "SERIALIZABLE"],
+    "mysql": ["REPEATABLE READ", "SERIALIZABLE", "READ UNCOMMITTED"],
+    "sqlite": [],
+}
+
+
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+@pytest.mark.parametrize("level", LEVELS[connection.vendor])
+def test_every_isolation_level_makes_one_effect_for_each_key(level, mode):
+    def client(process):
+        isolate(level)
+        return [place_patiently(number, mode=mode) for number in range(40)]
+
+    finishes = race(client, processes=6)
+
+    assert [finish.error for finish in finishes] == [None] * 6
+    assert {effects_of(number) for number in range(40)} == {1}
+
+
+def isolate(level):
+    with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+        else:
+            cursor.execute(f"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {level}")
+
+
+def place_patiently(number, **options):
+    """Retry as a client does that is told to come again, or whose view failed."""
+    for _ in range(100):
+        try:
+            return place(number, wait=2, **options)
+        except (KeyInProgress, StoreUnavailable, OperationalError):
+            continue
+    raise AssertionError("It never came to an end.")
+
+
+@pytest.mark.skipif(connection.vendor != "mysql", reason="a level of MariaDB and MySQL")
+def test_outcome_that_an_old_snapshot_does_not_show_is_replayed():
+    def elsewhere():
+        place(1)
+        connections.close_all()
+
+    isolate("REPEATABLE READ")
+    with transaction.atomic():
+        assert not Effect.objects.exists()
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        replayed = place(1)
+    connection.close()
+
+    assert replayed is True
+    assert effects_of(1) == 1
