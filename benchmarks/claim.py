@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FIRST_GOAL = 0.55
 REPLAY_GOAL = 1.8
+WIDTH = 108
 NOTE = (
     "Ratios are requests per second by those of the bare view: the median of the rounds, and"
     " between which values half of the rounds lie. Statements are those added to the view's own"
@@ -29,7 +30,7 @@ NOTE = (
 
 def main() -> None:
     asked = arguments()
-    console = Console()
+    console = Console(width=WIDTH)
     with prepared(asked.database):
         from .peers import connections
         from .rounds import compete
@@ -76,7 +77,7 @@ def table(title: str, contenders: Sequence[Contender], scores: Mapping[str, Scor
 def cells(phase: Phase, goal: float, *, is_judged: bool) -> list[str]:
     ratio = median(phase.ratios)
     low, _, high = quantiles(phase.ratios, n=4)
-    verdict = (" [green]met" if ratio >= goal else " [red]missed") if is_judged else ""
+    verdict = (" [green]✓" if ratio >= goal else " [red]✗") if is_judged else ""
     statements = "-" if phase.statements < 0 else str(phase.statements)
     return [
         f"{median(phase.rates):,.0f}",

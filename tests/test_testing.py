@@ -167,15 +167,28 @@ def test_race_tells_results_and_errors():
     assert str(finishes[1].error) == "one"
 
 
-def test_race_finds_what_a_look_before_an_insert_does_not_prevent():
-    def check_then_act(process):
-        for number in range(200):
-            if not Effect.objects.filter(name=f"{number}").exists():
-                Effect.objects.create(name=f"{number}")
+def test_all_processes_of_a_race_run_at_once():
+    def meet(process):
+        Effect.objects.create(name=f"{process}")
+        for _ in range(10_000):
+            if Effect.objects.count() == 4:
+                return True
+        return False
 
-    race(check_then_act, processes=4)
+    assert [finish.result for finish in race(meet, processes=4)] == [True] * 4
 
-    assert Effect.objects.count() > 200
+
+def test_order_in_which_a_look_before_an_insert_does_not_help_is_found():
+    def check_then_act(number):
+        if not Effect.objects.filter(name=f"{number}").exists():
+            Effect.objects.create(name=f"{number}")
+
+    made = [
+        Effect.objects.filter(name=f"{each.number}").count()
+        for each in interleavings(check_then_act, check_then_act)
+    ]
+
+    assert set(made) == {1, 2}
 
 
 def test_process_that_dies_in_a_race_is_told():
