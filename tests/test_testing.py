@@ -170,10 +170,7 @@ def test_race_tells_results_and_errors():
 def test_all_processes_of_a_race_run_at_once():
     def meet(process):
         Effect.objects.create(name=f"{process}")
-        for _ in range(10_000):
-            if Effect.objects.count() == 4:
-                return True
-        return False
+        return any(Effect.objects.count() == 4 for _ in range(10_000))
 
     assert [finish.result for finish in race(meet, processes=4)] == [True] * 4
 
