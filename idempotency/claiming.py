@@ -11,7 +11,7 @@ from .exceptions import IdempotencyError, KeyInProgress, KeyReused, OutcomeUnkno
 from .keys import new_token
 from .policy import Policy
 from .stores import get_store
-from .stores.base import Call, Claim, Seen
+from .stores.base import Bid, Call, Claim, Interrupted, Seen
 
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
@@ -36,6 +36,7 @@ class Claiming(Generic[Result]):
         self.lease = policy.lease or self.store.lease
         self.retention = policy.retention or self.store.retention
         self.token = new_token()
+        self.is_unconfirmed = False
 
     def peek(self) -> Outcome[Result] | IdempotencyError | None:
         """Give what a look before any claim decides already, where such a look is cheap."""
@@ -46,16 +47,18 @@ class Claiming(Generic[Result]):
 
     def claim(self, lease: float | None) -> Claim | Outcome[Result] | IdempotencyError:
         """Give the claim, the outcome to replay, or the error that tells why there is neither."""
-        found = self.store.claim(
-            self.call,
-            token=self.token,
-            lease=lease,
-            retention=self.retention,
-            take_over=self.policy.on_crash == "retry",
-        )
+        try:
+            found = self.store.claim(self.call, self._bid(lease))
+        except Interrupted:
+            self.is_unconfirmed = True
+            raise
         if found is None:
             return KeyInProgress(retry_after=1)
         return self._read(found) if isinstance(found, Seen) else found
+
+    def _bid(self, lease: float | None) -> Bid:
+        take_over = self.policy.on_crash == "retry"
+        return Bid(self.token, lease, self.retention, take_over, self.is_unconfirmed)
 
     def _may_claim(self, seen: Seen) -> bool:
         takes_over = not seen.is_abandoned or self.policy.on_crash == "retry"

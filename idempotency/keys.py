@@ -71,7 +71,7 @@ def time_of(key: str) -> int | None:
 
 
 def new_token() -> int:
-    """Give a fencing token: unique, positive, below 2**63, growing with the time."""
+    """Give a fencing token: positive, below 2**63, growing with the time, seldom given twice."""
     return (time.time_ns() // 1_000_000) << 22 | secrets.randbits(22)
 
 

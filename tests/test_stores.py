@@ -8,7 +8,7 @@ from django.utils import timezone
 from idempotency import InvalidBackend, StaleClaim, StoreUnavailable
 from idempotency.models import IdempotencyRecord
 from idempotency.stores import build_store, get_store
-from idempotency.stores.base import Answer, Call, Claim, Seen
+from idempotency.stores.base import Answer, Bid, Call, Claim, Seen
 from idempotency.stores.dialects import MariaDB, MySQL
 from idempotency.stores.recent import Recent
 from tests.conftest import end_leases, end_retention
@@ -24,8 +24,8 @@ def store(request):
     return get_store(request.param)
 
 
-def claim(store, call=CALL, *, token=100, lease=30.0, take_over=True):
-    return store.claim(call, token=token, lease=lease, retention=60, take_over=take_over)
+def claim(store, call=CALL, *, token=100, lease=30.0, **more):
+    return store.claim(call, Bid(token, lease, retention=60, **more))
 
 
 def test_first_caller_gets_the_claim(store):
@@ -45,10 +45,16 @@ def test_second_caller_sees_the_first(store):
     assert 28 < seen.lease_left <= 30
 
 
-def test_same_token_gets_the_same_claim_again(store):
+def test_try_that_was_interrupted_gets_the_claim_that_was_recorded(store):
     claimed = claim(store)
 
-    assert claim(store) == claimed
+    assert claim(store, is_unconfirmed=True) == claimed
+
+
+def test_twin_with_the_same_token_by_chance_gets_no_claim(store):
+    claim(store)
+
+    assert isinstance(claim(store), Seen)
 
 
 def test_completed_call_gives_its_exact_answer(store):
@@ -166,7 +172,7 @@ def test_take_over_loses_against_a_renewal_in_between(store):
     store.renew([claimed])
 
     with connections[store.using].cursor() as cursor:
-        taken = store._take_over(cursor, CALL, seen, 200, 30, 60)
+        taken = store._take_over(cursor, CALL, Bid(200, 30, 60), seen)
 
     assert taken is None
     assert not store.block(CALL, seen)

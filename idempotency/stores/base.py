@@ -40,6 +40,17 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Bid:
+    """What a caller brings to a claim; durations are seconds."""
+
+    token: int
+    lease: float | None  # None for a claim that lives as long as its transaction.
+    retention: float
+    take_over: bool = True  # Whether an abandoned claim may be taken over.
+    is_unconfirmed: bool = False  # Whether an earlier try with this token may have been recorded.
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a completed call answered, as kept: *body* is None if it was not kept."""
 
@@ -80,6 +91,10 @@ class Seen:
         """Whether its claim was neither completed nor renewed."""
         return self.state == "in_progress" and self.lease_left is not None and self.lease_left <= 0
 
+    def is_held_by(self, token: int) -> bool:
+        """Whether it is the running claim with this *token*."""
+        return self.state == "in_progress" and self.token == token
+
     def matches(self, fingerprint: str) -> bool:
         """Whether its input is the same as far as both are known."""
         return not (self.fingerprint and fingerprint) or self.fingerprint == fingerprint
@@ -118,14 +133,11 @@ class BaseStore(ABC):
         return value
 
     @abstractmethod
-    def claim(
-        self, call: Call, *, token: int, lease: float | None, retention: float, take_over: bool
-    ) -> Claim | Seen | None:
+    def claim(self, call: Call, bid: Bid) -> Claim | Seen | None:
         """
-        Claim *call* if its record is absent, free or, with *take_over*, abandoned.
+        Claim *call* if its record is absent, free or, if *bid* takes over, abandoned.
 
         Give the claim, or the record that stands in its way, or None if that is not visible yet.
-        A repeated call with the same token gives the same claim.
         """
 
     @abstractmethod

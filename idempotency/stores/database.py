@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from django.db.transaction import TransactionManagementError
 from ..exceptions import StaleClaim
 from ..keys import later_token
 from ..models import IdempotencyRecord
-from .base import Answer, BaseStore, Call, Claim, Seen, State
+from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
 from .dialects import dialect_of
 from .reaching import Transaction, reach
 from .recent import Recent
@@ -65,13 +66,11 @@ class DatabaseStore(BaseStore):
     def in_transaction(self) -> bool:
         return self.connection.in_atomic_block
 
-    def claim(
-        self, call: Call, *, token: int, lease: float | None, retention: float, take_over: bool
-    ) -> Claim | Seen | None:
+    def claim(self, call: Call, bid: Bid) -> Claim | Seen | None:
         def step() -> Claim | Seen | None:
-            return self._claim(call, token, lease, retention, take_over)
+            return self._claim(call, bid)
 
-        if lease is None or not self.in_transaction:
+        if bid.lease is None or not self.in_transaction:
             return reach(self.connection, step)
         try:
             with transaction.atomic(using=self.using, durable=True):
@@ -79,50 +78,39 @@ class DatabaseStore(BaseStore):
         except RuntimeError as error:
             raise TransactionManagementError(_NESTED) from error
 
-    def _claim(
-        self, call: Call, token: int, lease: float | None, retention: float, take_over: bool
-    ) -> Claim | Seen | None:
+    def _claim(self, call: Call, bid: Bid) -> Claim | Seen | None:
         with self.connection.cursor() as cursor:
-            found = self.dialect.claim(cursor, self._row(call, token, lease, retention))
+            found = self.dialect.claim(cursor, self._row(call, bid))
             seen = found.seen
             if found.made:
-                return Claim(call, token, 1, lease)
+                return Claim(call, bid.token, 1, bid.lease)
             if seen is None:
                 return None
-            if seen.token == token and seen.state == "in_progress":
-                return Claim(call, token, seen.attempt, lease)  # An earlier try, unconfirmed.
-            if not seen.may_be_claimed(call.fingerprint) or (seen.is_abandoned and not take_over):
+            if bid.is_unconfirmed and seen.is_held_by(bid.token):
+                return Claim(call, bid.token, seen.attempt, bid.lease)
+            may_be_claimed = seen.may_be_claimed(call.fingerprint)
+            if not may_be_claimed or (seen.is_abandoned and not bid.take_over):
                 return seen
-            token = token if token > seen.token else later_token(seen.token)
-            return self._take_over(cursor, call, seen, token, lease, retention)
+            return self._take_over(cursor, call, bid, seen)
 
-    def _row(
-        self, call: Call, token: int, lease: float | None, retention: float
-    ) -> dict[str, Fragment]:
+    def _row(self, call: Call, bid: Bid) -> dict[str, Fragment]:
         return {
             "id": ("%s", [self._stored_id(call)]),
             "state": ("'in_progress'", []),
-            "token": ("%s", [token]),
+            "token": ("%s", [bid.token]),
             "attempts": ("1", []),
             "scope": ("%s", [call.scope]),
             "operation": ("%s", [call.operation]),
             "key": ("%s", [call.key]),
             "fingerprint": ("%s", [call.fingerprint]),
             "created_at": self.dialect.now(),
-            "ends_at": self._end(lease),
-            "purge_after": self.dialect.after(retention + SLACK),
+            "ends_at": self._end(bid.lease),
+            "purge_after": self.dialect.after(bid.retention + SLACK),
         }
 
-    def _take_over(
-        self,
-        cursor: Any,
-        call: Call,
-        seen: Seen,
-        token: int,
-        lease: float | None,
-        retention: float,
-    ) -> Claim | None:
-        row = self._row(call, token, lease, retention)
+    def _take_over(self, cursor: Any, call: Call, bid: Bid, seen: Seen) -> Claim | None:
+        token = bid.token if bid.token > seen.token else later_token(seen.token)
+        row = self._row(call, replace(bid, token=token))
         attempt = 1 if seen.state == "completed" else seen.attempt + 1
         cleared = ("status", "headers", "body", "completed_at", "expires_at")
         changes: dict[str, Fragment] = {
@@ -139,7 +127,7 @@ class DatabaseStore(BaseStore):
         if seen.state == "in_progress":
             conditions.append((f"ends_at <= {now}", parameters))
         taken = self.dialect.update(cursor, changes, conditions)
-        return Claim(call, token, attempt, lease) if taken else None
+        return Claim(call, token, attempt, bid.lease) if taken else None
 
     def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
         headers = None if answer.headers is None else json.dumps(answer.headers)
@@ -179,7 +167,7 @@ class DatabaseStore(BaseStore):
 
     def _holds(self, claim: Claim) -> bool:
         seen = self.look(claim.call)
-        return seen is not None and seen.token == claim.token and seen.state == "in_progress"
+        return seen is not None and seen.is_held_by(claim.token)
 
     def look(self, call: Call) -> Seen | None:
         def step() -> Seen | None:
