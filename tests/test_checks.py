@@ -8,7 +8,8 @@ from idempotency import checks
 from idempotency.models import IdempotencyRecord
 from idempotency.stores.database import DatabaseStore
 
-pytestmark = pytest.mark.django_db  # Django's own checks ask SQLite what it can do.
+# Django's own checks ask SQLite what it can do.
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 OURS = "idempotency.middleware.IdempotencyMiddleware"
 
