@@ -247,6 +247,8 @@ def test_call_without_a_request_runs_nothing(rf):
         ({"ignore": ["sent_at"]}, ValueError),
         ({"scope": "user"}, TypeError),
         ({"final": 200}, TypeError),
+        ({"scope": aeffect}, TypeError),
+        ({"fingerprint": aeffect}, TypeError),
         ({"no_such": 1}, TypeError),
     ],
 )

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseBase
@@ -72,8 +72,8 @@ class Endpoint:
             check_pointer(pointer)
         for name in ("scope", "fingerprint", "final"):
             value = getattr(self, name)
-            if value is not None and not callable(value):
-                raise TypeError(f"{name} is a function, not {value!r}.")
+            if value is not None and (not callable(value) or iscoroutinefunction(value)):
+                raise TypeError(f"{name} is a synchronous function, not {value!r}.")
 
     def serve(self, request: HttpRequest, respond: Respond) -> HttpResponseBase:
         """Answer *request* with *respond*, its replay, or a problem."""
