@@ -8,8 +8,9 @@ from django.utils.translation import gettext_lazy as _
 from .fields import RecordIdField
 from .inserts import IdempotentManager
 from .keys import MAX_LENGTH
+from .optimistic import VersionedManager, VersionedModel
 
-__all__ = ["IdempotencyRecord", "IdempotentManager"]
+__all__ = ["IdempotencyRecord", "IdempotentManager", "VersionedManager", "VersionedModel"]
 
 
 class IdempotencyRecord(models.Model):

@@ -3,7 +3,8 @@
 from django.db import models
 
 from idempotency.keys import uuid7
-from idempotency.models import IdempotentManager
+from idempotency.models import IdempotentManager, VersionedManager, VersionedModel
+from idempotency.optimistic import VersionField
 
 
 class Effect(models.Model):
@@ -46,3 +47,60 @@ class Parcel(models.Model):
 
     def __str__(self) -> str:
         return self.code
+
+
+class Account(VersionedModel):
+    """A row that many change at once."""
+
+    name = models.CharField(max_length=20, default="")
+    balance = models.IntegerField(default=0)
+    note = models.CharField(max_length=20, default="", db_default="")
+    owner = models.ForeignKey("self", models.SET_NULL, null=True, related_name="owned")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Savings(Account):
+    """A row in two tables, whose version is in the first."""
+
+    rate = models.IntegerField(default=0)
+
+
+class Place(models.Model):
+    """A first table without a version."""
+
+    town = models.CharField(max_length=20, unique=True)
+
+    def __str__(self) -> str:
+        return self.town
+
+
+class Branch(Place, VersionedModel):
+    """A row in two tables, whose version is in the second."""
+
+    desks = models.IntegerField(default=0)
+
+    objects = VersionedManager()
+
+    class Meta:
+        base_manager_name = "objects"
+
+
+class NamedManager(VersionedManager["Sheet"]):
+    def named(self, name: str) -> "Sheet":
+        return self.get(name=name)
+
+
+class Sheet(VersionedModel):
+    """A row with a key that its caller chooses, and a version of another name."""
+
+    version = None
+    name = models.CharField(max_length=20, primary_key=True)
+    cells = models.IntegerField(default=0)
+    rev = VersionField()
+
+    objects = NamedManager()
+
+    def __str__(self) -> str:
+        return self.name

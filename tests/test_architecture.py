@@ -17,7 +17,8 @@ MODULES = {
 LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields"},
-    {"inserts"},
+    {"rollbacks", "retries"},
+    {"inserts", "optimistic"},
     {"models"},
     {"stores"},
     {"policy", "codecs", "renewal"},

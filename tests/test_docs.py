@@ -576,6 +576,16 @@ def test_inserts_are_as_their_page_says() -> None:
 
 
 @on_databases
+def test_changes_are_kept_as_their_page_says() -> None:
+    with examples("docs/howto/lose-no-change.md") as page:
+        assert page["count_view"]("Mine") == 1
+
+        sketch = page["Sketch"].objects.create()
+        sketch.save()
+        assert sketch.revision == 2
+
+
+@on_databases
 def test_an_unknown_outcome_is_freed_as_its_page_says() -> None:
     def fail() -> None:
         raise ConnectionError
@@ -767,6 +777,7 @@ def known_names() -> set[str]:
     settings_names = {f"IDEMPOTENCY_{name}" for name in vars(OurSettings) if name.isupper()}
     errors = {error.__name__ for error in PROBLEMS} | {IdempotencyError.__name__}
     others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
+    others |= {"VersionedModel", "VersionedManager", "VersionField"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

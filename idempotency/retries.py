@@ -1,0 +1,54 @@
+"""Running a function again in a new transaction."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeVar
+
+from django.db import transaction
+from django.db.transaction import TransactionManagementError
+
+Result = TypeVar("Result")
+
+LONGEST = 0.25
+"""The longest pause between two attempts, in seconds."""
+
+
+def run_again(
+    function: Callable[[], Result],
+    *,
+    may_retry: Callable[[Exception], bool],
+    attempts: int,
+    using: str | None,
+) -> Result:
+    """
+    Run *function* in a transaction of its own, again while *may_retry* says so of its error.
+
+    Raises: `TransactionManagementError` inside of another transaction, whose earlier writes no
+    attempt could take back; the last error after *attempts* attempts.
+    """
+    pause = 0.005
+    for attempt in range(attempts):
+        try:
+            return _run_outermost(function, using)
+        except Exception as error:
+            if attempt + 1 == attempts or not may_retry(error):
+                raise
+        time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - not a secret.
+        pause = min(pause * 2, LONGEST)
+    raise TypeError(f"attempts is a number above 0, not {attempts!r}.")
+
+
+def _run_outermost(function: Callable[[], Result], using: str | None) -> Result:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(transaction.atomic(using=using, durable=True))
+        except RuntimeError as error:
+            raise TransactionManagementError(
+                "This function is retried in a new transaction, and is called inside of one that is"
+                " open. Call it outside, or put the decorator on the function that opens it."
+            ) from error
+        return function()

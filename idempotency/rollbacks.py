@@ -1,0 +1,34 @@
+"""What is put back in memory when a transaction rolls back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.db import connections, transaction
+
+
+class _Undo:
+    """Called when the transaction commits; dropped without a call when it rolls back."""
+
+    __slots__ = ("undo",)
+
+    def __init__(self, undo: Callable[[], None]) -> None:
+        self.undo: Callable[[], None] | None = undo
+
+    def __call__(self) -> None:
+        self.undo = None
+
+    def __del__(self) -> None:
+        if self.undo is not None:
+            self.undo()
+
+
+def on_rollback(undo: Callable[[], None], using: str) -> None:
+    """
+    Call *undo* if the transaction or savepoint that is open on *using* rolls back.
+
+    Django drops the hooks of `on_commit` at that moment; outside of a transaction nothing can roll
+    back, and *undo* is never called.
+    """
+    if connections[using].in_atomic_block:
+        transaction.on_commit(_Undo(undo), using=using)

@@ -1,0 +1,117 @@
+"""The promises about rows, kept by real processes on a real database."""
+
+import pytest
+from django.db import connection, transaction
+from django.db.models import F
+
+from idempotency import StaleObject
+from idempotency.optimistic import retry_stale
+from idempotency.testing import race
+from tests.models import Account, Savings
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+PROCESSES, INCREMENTS = 8, 200
+
+
+def by_save(pk):
+    row = Account.objects.get(pk=pk)
+    row.balance += 1
+    row.save()
+
+
+def by_update_fields(pk):
+    row = Account.objects.get(pk=pk)
+    row.balance += 1
+    row.save(update_fields=["balance"])
+
+
+def by_only(pk):
+    row = Account.objects.only("balance").get(pk=pk)
+    row.balance += 1
+    row.save()
+
+
+def by_defer(pk):
+    row = Account.objects.defer("name").get(pk=pk)
+    row.balance += 1
+    row.save()
+
+
+def by_bulk_update(pk):
+    row = Account.objects.get(pk=pk)
+    row.balance += 1
+    if Account.objects.bulk_update([row], ["balance"]):
+        raise StaleObject
+
+
+def by_child(pk):
+    row = Savings.objects.get(pk=pk)
+    row.balance += 1
+    row.rate += 1
+    row.save()
+
+
+def by_child_field(pk):
+    row = Savings.objects.get(pk=pk)
+    row.balance += 1
+    row.save(update_fields=["balance"])
+
+
+def by_queryset(pk):
+    Account.objects.filter(pk=pk).update(balance=F("balance") + 1)
+
+
+def by_update_or_create(pk):
+    with transaction.atomic():
+        row = Account.objects.select_for_update().get(pk=pk)
+        Account.objects.update_or_create(pk=pk, defaults={"balance": row.balance + 1})
+
+
+WRITES = [
+    by_save,
+    by_update_fields,
+    by_only,
+    by_defer,
+    by_bulk_update,
+    by_child,
+    by_child_field,
+    by_queryset,
+    by_update_or_create,
+]
+
+
+def test_8_processes_times_200_increments_by_every_kind_of_write_lose_none():
+    row = Savings.objects.create(name="shared")
+
+    def count_up(process: int) -> None:
+        for number in range(INCREMENTS):
+            write = WRITES[(process + number) % len(WRITES)]
+            retry_stale(write, attempts=1_000)(row.pk)
+
+    finishes = race(count_up, processes=PROCESSES)
+
+    assert [finish.error for finish in finishes] == [None] * PROCESSES
+    row.refresh_from_db()
+    assert row.balance == PROCESSES * INCREMENTS
+    assert row.version == 1 + PROCESSES * INCREMENTS
+
+
+def test_of_8_processes_that_delete_or_save_one_version_one_wins():
+    rows = [Account.objects.create(name=str(number)) for number in range(20)]
+
+    def take(process: int) -> int:
+        won = 0
+        for row in rows:
+            try:
+                row.delete() if process % 2 else row.save()
+            except StaleObject:
+                continue
+            won += 1
+        return won
+
+    connection.close()
+    finishes = race(take, processes=PROCESSES)
+
+    assert [finish.error for finish in finishes] == [None] * PROCESSES
+    assert sum(finish.result for finish in finishes) == len(rows)
