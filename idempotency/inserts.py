@@ -38,19 +38,26 @@ class IdempotentManager(models.Manager[Row]):
         Raises: `TypeError` if no constraint makes *unique* unique, or a value is no plain value;
         `IntegrityError` if a new row would break another constraint.
         """
-        _check_unique(self.model, unique)
         using = self._db or router.db_for_write(self.model)
-        for _ in range(TRIES):
-            row = self.model(**{**(defaults or {}), **unique})
-            if _insert(connections[using], row, list(unique)):
-                return row, True
-            existing = _find(self.model, connections[using], unique)
-            if existing is not None:
-                return existing, False
-        raise IntegrityError(
-            f"A new {self.model._meta.label} conflicts with another row than the one with"
-            f" {', '.join(unique)}: another of its constraints stands in the way."
-        )
+        return insert_once(self.model, using, unique, defaults)
+
+
+def insert_once(
+    model: type[Row], using: str, unique: dict[str, Any], defaults: dict[str, Any] | None
+) -> tuple[Row, bool]:
+    """Do what `IdempotentManager.insert_once` says, for any model."""
+    _check_unique(model, unique)
+    for _ in range(TRIES):
+        row = model(**{**(defaults or {}), **unique})
+        if _insert(connections[using], row, list(unique)):
+            return row, True
+        existing = _find(model, connections[using], unique)
+        if existing is not None:
+            return existing, False
+    raise IntegrityError(
+        f"A new {model._meta.label} conflicts with another row than the one with"
+        f" {', '.join(unique)}: another of its constraints stands in the way."
+    )
 
 
 def _check_unique(model: type[models.Model], unique: dict[str, Any]) -> None:
@@ -59,7 +66,7 @@ def _check_unique(model: type[models.Model], unique: dict[str, Any]) -> None:
     names = {model._meta.get_field(name).name for name in unique if name != "pk"}
     if "pk" in unique:
         names.add(model._meta.pk.name)
-    if names not in _unique_sets(model):
+    if names not in unique_sets(model):
         listed = ", ".join(sorted(names)) or "nothing"
         raise TypeError(
             f"No constraint of {model._meta.label} makes {listed} unique. Add a UniqueConstraint on"
@@ -69,7 +76,7 @@ def _check_unique(model: type[models.Model], unique: dict[str, Any]) -> None:
         raise TypeError("None is never equal to None in a unique constraint; give a value.")
 
 
-def _unique_sets(model: type[models.Model]) -> list[set[str]]:
+def unique_sets(model: type[models.Model]) -> list[set[str]]:
     """Give the sets of fields that the database keeps unique, at once and in every row."""
     options = model._meta
     single = [{field.name} for field in options.concrete_fields if field.unique]

@@ -19,6 +19,7 @@ LAYERS = [
     {"keys", "fingerprints", "fields"},
     {"rollbacks", "retries"},
     {"inserts", "optimistic"},
+    {"pessimistic"},
     {"models"},
     {"stores"},
     {"policy", "codecs", "renewal"},

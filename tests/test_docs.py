@@ -586,6 +586,17 @@ def test_changes_are_kept_as_their_page_says() -> None:
 
 
 @on_databases
+def test_rows_are_locked_as_their_page_says() -> None:
+    with examples("docs/howto/lock-rows.md") as page:
+        with pytest.raises(ValueError, match="not enough"):
+            page["move"]("B", "A", 100)
+
+        page["restock"](["A", "B"])
+
+        assert [shelf.stock for shelf in page["Shelf"].objects.order_by("name")] == [4, 3]
+
+
+@on_databases
 def test_an_unknown_outcome_is_freed_as_its_page_says() -> None:
     def fail() -> None:
         raise ConnectionError

@@ -1,11 +1,14 @@
 """The promises about rows, kept by real processes on a real database."""
 
+import random
+
 import pytest
 from django.db import connection, transaction
 from django.db.models import F
 
 from idempotency import StaleObject
 from idempotency.optimistic import retry_stale
+from idempotency.pessimistic import atomic_retry, lock_row, lock_rows
 from idempotency.testing import race
 from tests.models import Account, Savings
 
@@ -115,3 +118,48 @@ def test_of_8_processes_that_delete_or_save_one_version_one_wins():
 
     assert [finish.error for finish in finishes] == [None] * PROCESSES
     assert sum(finish.result for finish in finishes) == len(rows)
+
+
+def test_rows_locked_in_any_order_by_8_processes_deadlock_never():
+    keys = [Account.objects.create(name=str(number)).pk for number in range(6)]
+
+    def transfer(process: int) -> None:
+        chooser = random.Random(process)  # noqa: S311 - not a secret.
+        for _ in range(50):
+            pair = chooser.sample(keys, 2)
+            order = chooser.choice(["pk", "-pk", "name", "?"])
+            with transaction.atomic():
+                rows = lock_rows(Account.objects.filter(pk__in=pair).order_by(order))
+                for row, amount in zip(rows, (1, -1), strict=True):
+                    row.balance += amount
+                    row.save()
+
+    connection.close()
+    finishes = race(transfer, processes=PROCESSES)
+
+    assert [finish.error for finish in finishes] == [None] * PROCESSES
+    assert sum(Account.objects.values_list("balance", flat=True)) == 0
+    versions = Account.objects.values_list("version", flat=True)
+    assert sum(versions) == len(keys) + PROCESSES * 50 * 2
+
+
+def test_a_deadlock_is_cured_by_atomic_retry():
+    first, second = (Account.objects.create(name=name) for name in "AB")
+
+    @atomic_retry(attempts=100)
+    def add(keys: list[int]) -> None:
+        for key in keys:
+            row = lock_row(Account, pk=key)
+            row.balance += 1
+            row.save()
+
+    def work(process: int) -> None:
+        keys = [first.pk, second.pk]
+        for _ in range(5):
+            add(keys if process % 2 else keys[::-1])
+
+    connection.close()
+    finishes = race(work, processes=2)
+
+    assert [finish.error for finish in finishes] == [None] * 2
+    assert set(Account.objects.values_list("balance", flat=True)) == {10}
