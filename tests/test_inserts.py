@@ -3,6 +3,7 @@
 import pytest
 from django.db import DataError, IntegrityError, NotSupportedError, connection, transaction
 from django.db.models import F
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
 from idempotency.inserts import _statement
@@ -94,6 +95,7 @@ def test_expression_is_refused():
         Ticket.objects.insert_once(number="A", defaults={"seat": F("serial")})
 
 
+@isolate_apps("tests")
 def test_model_with_two_tables_is_refused():
     class Child(Ticket):
         class Meta:
