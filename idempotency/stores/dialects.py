@@ -142,7 +142,8 @@ class SQLite(Dialect):
 
     def seconds_until(self, column: str) -> Fragment:
         now, parameters = self.now()
-        return f"(julianday({column}) - julianday({now})) * 86400.0", parameters
+        # Days are counted in floating point: exact to milliseconds, with noise behind them.
+        return f"ROUND((julianday({column}) - julianday({now})) * 86400.0, 3)", parameters
 
     def latest(self, first: str, second: str) -> str:
         return f"MAX({first}, {second})"
