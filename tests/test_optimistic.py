@@ -281,6 +281,11 @@ def test_upsert_is_refused(account):
         )
 
 
+def test_upsert_is_refused_by_position_too(account):
+    with pytest.raises(TypeError, match="update_or_create"):
+        Account.objects.bulk_create([account], None, False, True, ["name"], ["id"])
+
+
 def test_bulk_update_gives_the_stale_ones(account):
     fresh = Account.objects.create(name="B")
     gone = Account.objects.create(name="C")

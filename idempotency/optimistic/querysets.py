@@ -74,7 +74,7 @@ class VersionedQuerySet(models.QuerySet[Row]):
         return await sync_to_async(self.bulk_update)(objs, fields, batch_size)
 
     def bulk_create(self, objs: Iterable[Row], *args: Any, **options: Any) -> list[Row]:
-        if options.get("update_conflicts"):
+        if options.get("update_conflicts") or any(args[2:3]):  # Django takes it by position too.
             raise TypeError(
                 "bulk_create(update_conflicts=True) would overwrite rows without a look at their"
                 " version. Use update_or_create, or bulk_update for the rows that are there."

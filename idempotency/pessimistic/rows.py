@@ -112,9 +112,7 @@ def get_or_create_locked(
         row, created = insert_once(rows.model, using, unique, defaults)
         if created:
             return row, True
-        found = lock_row(
-            rows.using(using).filter(pk=row.pk), many=True, wait=wait, skip_locked=False
-        )
+        found = _lock_if_there(rows.model, using, row.pk, wait)
         if found is not None:
             return found, False
     raise rows.model.DoesNotExist
