@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from typing import cast
+from uuid import UUID
 
+from .current import running as current
 from .keys import record_id
 from .renewal import Holding
 from .stores.base import Claim
-
-_current: ContextVar[RunningClaim | None] = ContextVar("idempotency_claim", default=None)
 
 
 class RunningClaim:
@@ -25,6 +25,11 @@ class RunningClaim:
     @property
     def key(self) -> str:
         return self._claim.call.key
+
+    @property
+    def record_id(self) -> UUID:
+        """The primary key of the record of this key."""
+        return self._claim.call.id
 
     @property
     def token(self) -> int:
@@ -48,14 +53,14 @@ class RunningClaim:
 
 def current_claim() -> RunningClaim | None:
     """Give the claim under which this code runs, or None if it runs unprotected."""
-    return _current.get()
+    return cast("RunningClaim | None", current.get())
 
 
 @contextmanager
 def running(claim: Claim, holding: Holding | None = None) -> Iterator[None]:
     """Make *claim* the current one."""
-    reset = _current.set(RunningClaim(claim, holding))
+    reset = current.set(RunningClaim(claim, holding))
     try:
         yield
     finally:
-        _current.reset(reset)
+        current.reset(reset)

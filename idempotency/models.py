@@ -10,7 +10,13 @@ from .inserts import IdempotentManager
 from .keys import MAX_LENGTH
 from .optimistic import VersionedManager, VersionedModel
 
-__all__ = ["IdempotencyRecord", "IdempotentManager", "VersionedManager", "VersionedModel"]
+__all__ = [
+    "IdempotencyRecord",
+    "IdempotentManager",
+    "TransitionLog",
+    "VersionedManager",
+    "VersionedModel",
+]
 
 
 class IdempotencyRecord(models.Model):
@@ -50,3 +56,31 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.operation} {self.key}"
+
+
+class TransitionLog(models.Model):
+    """
+    One transition of one row, written in the transaction that made it: never without it.
+
+    States and keys are kept as text, so that rows with any kind of them share one table.
+    """
+
+    model = models.CharField(_("model"), max_length=201)  # Such as "orders.order".
+    object_id = models.CharField(_("object"), max_length=255)
+    field = models.CharField(_("field"), max_length=100)
+    transition = models.CharField(_("transition"), max_length=100)
+    source = models.CharField(_("from"), max_length=255, blank=True)
+    target = models.CharField(_("to"), max_length=255, blank=True)
+    by = models.CharField(_("by"), max_length=255, blank=True)  # Such as "user:42".
+    note = models.TextField(_("note"), blank=True)
+    record_id = RecordIdField(_("idempotency record"), null=True)
+    created_at = models.DateTimeField(_("at"))
+
+    class Meta:
+        verbose_name = _("transition")
+        verbose_name_plural = _("transitions")
+        ordering = ("-id",)
+        indexes = (models.Index(fields=["object_id", "model"], name="idempotency_transition_of"),)
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.object_id}: {self.source} → {self.target}"

@@ -1,10 +1,12 @@
 """Models that only the tests need."""
 
 from django.db import models
+from django_fsm import GET_STATE, RETURN_VALUE, FSMField, FSMIntegerField, FSMKeyField
 
 from idempotency.keys import uuid7
 from idempotency.models import IdempotentManager, VersionedManager, VersionedModel
 from idempotency.optimistic import VersionField
+from idempotency.transitions import TransitionsMixin, transition
 
 
 class Effect(models.Model):
@@ -104,3 +106,168 @@ class Sheet(VersionedModel):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Refused(Exception):
+    """The body of a transition failed."""
+
+
+def is_sealed(letter: "Letter") -> bool:
+    return letter.sealed
+
+
+class Steps(TransitionsMixin, models.Model):
+    """A life with every kind of transition."""
+
+    class State(models.TextChoices):
+        NEW = "new", "new"
+        SENT = "sent", "sent"
+        READ = "read", "read"
+        LOST = "lost", "lost"
+        KEPT = "kept", "kept"
+
+    name = models.CharField(max_length=20, default="")
+    sealed = models.BooleanField(default=True)
+    marks = models.JSONField(default=list, blank=True)
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Letter(Steps):
+    """A row without a version."""
+
+    state = FSMField(default=Steps.State.NEW, choices=Steps.State, protected=True)
+    weight = FSMIntegerField(default=0, protected=True)
+    twin = models.ForeignKey("self", models.SET_NULL, null=True, blank=True)
+    copy = models.FileField(null=True, blank=True)
+
+    @transition(state, source="new", target="sent", conditions=[is_sealed])
+    def send(self, do=lambda letter: None):
+        Effect.objects.create(name=f"send {self.pk}")
+        return do(self)
+
+    @transition("state", source=["new", "sent"], target="read")
+    def read(self, do=lambda letter: None):
+        return do(self)
+
+    @transition(state, source="read", target="read")
+    def reread(self):
+        Effect.objects.create(name=f"reread {self.pk}")
+
+    @transition(state, source="*", target="lost")
+    def lose(self):
+        Effect.objects.create(name=f"lose {self.pk}")
+
+    @transition(state, source="+", target="kept")
+    def keep(self, note, by=None):
+        return note, by
+
+    @transition(state, source="new")
+    def weigh(self, do=lambda letter: None):
+        return do(self)
+
+    @transition(state, source="new", target="sent", on_error="lost")
+    def risk(self, do):
+        Effect.objects.create(name=f"risk {self.pk}")
+        return do(self)
+
+    @transition(state, source="new", target=RETURN_VALUE("read", "kept"))
+    def settle(self, outcome):
+        return outcome
+
+    @transition(
+        state, source="new", target=GET_STATE(lambda letter, to: to, states=["read", "kept"])
+    )
+    def sort(self, to):
+        self.name = to
+
+    @transition(state, source="sent", target="kept")
+    @transition(state, source="new", target="lost")
+    def file(self):
+        return self.state
+
+    @transition(weight, source=0, target=1, permission="tests.change_letter")
+    def load(self, do=lambda letter: None):
+        return do(self)
+
+    @transition(state, source="new", target="sent")
+    async def asend(self, do):
+        await Effect.objects.acreate(name=f"asend {self.pk}")
+        return await do(self)
+
+
+class Contract(Steps, VersionedModel):
+    """A row with a version."""
+
+    state = FSMField(default=Steps.State.NEW, choices=Steps.State, protected=True)
+
+    class Meta(VersionedModel.Meta):
+        abstract = False
+
+    @transition(state, source="new", target="sent", conditions=[is_sealed])
+    def send(self, do=lambda contract: None):
+        Effect.objects.create(name=f"send {self.pk}")
+        return do(self)
+
+    @transition(state, source=["new", "sent"], target="lost")
+    def lose(self, do=lambda contract: None):
+        Effect.objects.create(name=f"lose {self.pk}")
+        return do(self)
+
+
+class Lease(TransitionsMixin, Account):
+    """A row in two tables: the version in the first, the state in the second."""
+
+    state = FSMField(default="new", protected=True)
+    signed_at = models.DateTimeField(auto_now=True)
+
+    @transition(state, source="new", target="sent")
+    def send(self, do=lambda lease: None):
+        Effect.objects.create(name=f"send {self.pk}")
+        return do(self)
+
+
+class Stage(models.Model):
+    """A state with a row of its own."""
+
+    code = models.CharField(max_length=10, primary_key=True)
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Task(TransitionsMixin, models.Model):
+    """A row whose state refers to another row; its key is a text."""
+
+    name = models.CharField(max_length=20, primary_key=True)
+    stage = FSMKeyField(Stage, models.PROTECT, default="todo", protected=True)
+    mood = FSMField(default="calm")
+
+    def __str__(self) -> str:
+        return self.name
+
+    @transition(stage, source="todo", target="done")
+    def finish(self):
+        self.mood = "glad"
+
+    @transition(mood, source="*", target="cross")
+    def annoy(self):
+        return self.mood
+
+
+class Unmixed(models.Model):
+    """A model that forgot the mixin."""
+
+    state = FSMField(default="new")
+
+    def __str__(self) -> str:
+        return self.state
+
+    @transition(state, source="new", target="sent")
+    def send(self):
+        return None

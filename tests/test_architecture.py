@@ -17,10 +17,11 @@ MODULES = {
 LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields"},
-    {"rollbacks", "retries"},
+    {"rollbacks", "retries", "current"},
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},
+    {"transitions"},
     {"stores"},
     {"policy", "codecs", "renewal"},
     {"claims", "claiming", "settling", "patience"},

@@ -1,0 +1,95 @@
+"""What an object knew before its transition, and what the body changed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.core.files import File
+from django.db import models
+
+from .states import READ
+
+UNCHANGING = (
+    *(type(None), bool, int, float, complex, str, bytes, memoryview, Decimal, UUID),
+    *(dt.date, dt.time, dt.timedelta),
+)
+
+Values = dict[str, Any]
+
+
+def values_of(instance: models.Model) -> Values:
+    """Give the loaded columns of *instance*, so that no later change reaches them."""
+    known = instance.__dict__
+    return {
+        field.attname: _freeze(known[field.attname])
+        for field in instance._meta.concrete_fields
+        if field.attname in known
+    }
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, UNCHANGING):
+        return value
+    if isinstance(value, File):
+        return _FileAsItWas(id(value), value.name, value)
+    return copy.deepcopy(value)
+
+
+@dataclass(frozen=True, slots=True)
+class _FileAsItWas:
+    """A file, which a copy of would hold the whole object."""
+
+    identity: int
+    name: str | None
+    file: Any = dataclasses.field(compare=False)  # Kept, so that no other one gets its identity.
+
+
+def changed_fields(instance: models.Model, before: Values) -> list[models.Field[Any, Any]]:
+    """Give the fields that have another value than *before*, or were not loaded then."""
+    now = values_of(instance)
+    return [
+        field
+        for field in instance._meta.concrete_fields
+        if field.attname in now
+        and (field.attname not in before or now[field.attname] != before[field.attname])
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What can be put back: the loaded columns, the states as read, and the class."""
+
+    values: Values
+    states: Values
+    kind: type[models.Model]
+
+    @classmethod
+    def of(cls, instance: models.Model) -> Snapshot:
+        return cls(values_of(instance), instance.__dict__.get(READ, {}), type(instance))
+
+    def restore(self, instance: models.Model, left: Values | None = None) -> None:
+        """Put it back; where *left* is given, only what is still as it was left."""
+        now = values_of(instance)
+        for field in instance._meta.concrete_fields:
+            name = field.attname
+            if left is None or now.get(name) == left.get(name):
+                _put_back(instance, field, now, self.values)
+        instance.__dict__[READ] = self.states
+        instance.__class__ = self.kind  # Of a state with a proxy class.
+
+
+def _put_back(instance: models.Model, field: Any, now: Values, before: Values) -> None:
+    name = field.attname
+    if name not in before:
+        instance.__dict__.pop(name, None)
+    elif name not in now or now[name] != before[name]:
+        value = before[name]
+        instance.__dict__[name] = value.name if isinstance(value, _FileAsItWas) else value
+        if field.is_relation and field.is_cached(instance):
+            field.delete_cached_value(instance)

@@ -1,0 +1,934 @@
+"""Transitions take effect once, whatever the objects in memory say."""
+
+import pickle
+from contextlib import contextmanager
+from inspect import iscoroutinefunction
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.exceptions import ValidationError
+from django.core.files.base import ContentFile
+from django.db import IntegrityError, connection, models, transaction
+from django.db.models import F
+from django.db.models.signals import post_init
+from django.test.utils import CaptureQueriesContext, isolate_apps
+from django_fsm import (
+    ConcurrentTransitionMixin,
+    FSMField,
+    TransitionNotAllowed,
+    can_proceed,
+    has_transition_perm,
+)
+from django_fsm.signals import post_transition, pre_transition
+
+from idempotency import StaleObject, TransitionConflict, current_claim, run_once
+from idempotency.transitions import TransitionLog, TransitionsMixin, log_of, transition
+from tests.conftest import run_async
+from tests.models import Account, Contract, Effect, Lease, Letter, Refused, Stage, Task, Unmixed
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+KINDS = [Letter, Contract, Lease]
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def letter():
+    return Letter.objects.create(name="dear")
+
+
+def effects():
+    return list(Effect.objects.order_by("id").values_list("name", flat=True))
+
+
+def steps_of(row):
+    return [(log.source, log.target) for log in log_of(row)][::-1]
+
+
+def stored(row):
+    return type(row).objects.get(pk=row.pk)
+
+
+def refuse(row):
+    raise Refused
+
+
+@contextmanager
+def rolled_back():
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+@contextmanager
+def receiving(signal, receiver):
+    signal.connect(receiver)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)
+
+
+# The row decides.
+
+
+def test_transition_moves_the_row_runs_the_body_and_tells_its_result(kind):
+    row = kind.objects.create()
+
+    outcome = row.send(lambda row: "result")
+
+    assert (outcome.result, outcome.repeated) == ("result", False)
+    assert (outcome.source, outcome.target) == ("new", "sent")
+    assert row.state == stored(row).state == "sent"
+    assert effects() == [f"send {row.pk}"]
+
+
+@pytest.mark.parametrize("kind", [Letter, Contract], indirect=True)
+def test_transition_adds_one_update_and_one_insert(kind):
+    row = kind.objects.create()
+
+    with CaptureQueriesContext(connection) as queries:
+        row.lose()
+
+    words = [query["sql"].split()[0] for query in queries if "effect" not in query["sql"]]
+    assert [word for word in words if word not in ("BEGIN", "COMMIT")] == ["UPDATE", "INSERT"]
+
+
+def test_who_comes_second_is_told_that_it_is_repeated(kind):
+    row = kind.objects.create()
+    late = stored(row)
+    row.send()
+
+    outcomes = [late.send(), row.send(), late.send()]
+
+    assert all(outcome.repeated and outcome.result is None for outcome in outcomes)
+    assert late.state == "sent"
+    assert effects() == [f"send {row.pk}"]
+    assert steps_of(row) == [("new", "sent")]
+
+
+def test_state_that_the_body_finds_in_the_database_is_the_target(letter):
+    seen = []
+
+    letter.send(lambda letter: seen.append((letter.state, stored(letter).state)))
+
+    assert seen == [("new", "sent")]
+
+
+def test_another_state_is_a_conflict_that_leaves_everything_as_it_was(kind):
+    row = kind.objects.create()
+    other = stored(row)
+    row.send()
+    kind.objects.filter(pk=row.pk).update(state="lost")
+
+    with transaction.atomic():
+        with pytest.raises(TransitionConflict) as caught:
+            other.send()
+        Effect.objects.create(name="usable")
+
+    assert (caught.value.expected, caught.value.actual) == (("new",), "lost")
+    assert isinstance(caught.value, TransitionNotAllowed)
+    assert (caught.value.object, caught.value.method) == (other, other.send)
+    assert other.state == "new"
+    assert effects() == [f"send {row.pk}", "usable"]
+    assert "'lost'; send() leads only from 'new'." in str(caught.value)
+
+
+def test_conflict_can_be_sent_to_another_process(letter):
+    letter.lose()
+    with pytest.raises(TransitionConflict) as caught:
+        letter.send()
+
+    error = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - made here.
+
+    assert (error.actual, error.object, str(error)) == ("lost", letter, str(caught.value))
+
+
+def test_unknown_state_in_the_database_is_named(letter):
+    Letter.objects.filter(pk=letter.pk).update(state="weird")
+
+    with pytest.raises(TransitionConflict, match=r"'weird' \(which is none of its states\)"):
+        letter.send()
+
+
+def test_object_that_claims_to_be_in_the_target_is_not_believed(letter):
+    letter.__dict__["state"] = "sent"
+
+    assert letter.send().repeated is False
+    assert effects() == [f"send {letter.pk}"]
+
+
+def test_body_gets_the_row_as_it_is_when_the_object_is_older(letter):
+    old = stored(letter)
+    letter.send()
+    Letter.objects.filter(pk=letter.pk).update(name="newer")
+
+    outcome = old.read(lambda letter: (letter.name, letter.state))
+
+    assert outcome.result == ("newer", "sent")
+    assert steps_of(letter) == [("new", "sent"), ("sent", "read")]
+
+
+def test_versioned_row_that_has_changed_since_is_refused():
+    row = Contract.objects.create()
+    late = stored(row)
+    row.name = "changed"
+    row.save()
+
+    with pytest.raises(StaleObject) as caught:
+        late.send()
+
+    assert (caught.value.expected, caught.value.actual) == (1, 2)
+    assert (late.state, late.version, effects()) == ("new", 1, [])
+
+
+@pytest.mark.parametrize("kind", [Contract, Lease], indirect=True)
+def test_version_is_counted_up_once(kind):
+    row = kind.objects.create()
+
+    row.send(lambda row: setattr(row, "name", "changed"))
+
+    assert row.version == stored(row).version == 2
+    row.save()
+    assert stored(row).version == 3
+
+
+def test_row_in_two_tables_is_refused_too_if_the_first_has_changed():
+    row = Lease.objects.create()
+    late = stored(row)
+    row.touch()
+
+    with pytest.raises(StaleObject):
+        late.send()
+
+    assert (stored(row).state, stored(row).version, late.version) == ("new", 2, 1)
+
+
+def test_row_that_is_gone_is_stale(kind):
+    row = kind.objects.create()
+    kind.objects.all().delete()
+
+    with pytest.raises(StaleObject) as caught:
+        row.send()
+
+    assert (caught.value.model, caught.value.pk, caught.value.actual) == (kind, row.pk, None)
+
+
+def test_unsaved_object_has_no_row_to_move():
+    with pytest.raises(TypeError, match="not saved yet"):
+        Letter().send()
+
+
+def test_model_without_the_mixin_is_told():
+    row = Unmixed.objects.create()
+
+    with pytest.raises(TypeError, match="has no TransitionsMixin"):
+        row.send()
+
+
+def test_only_a_method_can_be_a_transition():
+    with pytest.raises(TypeError, match="nearest to the function"):
+        transition("state", target="sent")(property(lambda self: 1))
+
+
+def test_time_of_the_last_change_goes_along(kind):
+    row = kind.objects.create()
+    name = "signed_at" if kind is Lease else "changed_at"
+    before = getattr(row, name)
+
+    row.send()
+
+    assert getattr(stored(row), name) == getattr(row, name) > before
+
+
+# Sources and targets.
+
+
+def test_transition_from_anywhere_is_repeated_in_its_target(letter):
+    letter.lose()
+
+    assert letter.lose().repeated
+    assert effects() == [f"lose {letter.pk}"]
+
+
+def test_transition_from_its_target_by_name_runs_each_time(letter):
+    letter.read()
+
+    outcomes = [letter.reread(), letter.reread()]
+
+    assert [outcome.repeated for outcome in outcomes] == [False, False]
+    assert effects() == [f"reread {letter.pk}"] * 2
+
+
+def test_transition_from_any_other_state(letter):
+    letter.read()
+
+    assert letter.keep(note="words", by="hand").result == ("words", "hand")
+    assert letter.keep(note="words").repeated
+
+
+def test_transition_to_nowhere_holds_the_state_while_it_runs(letter):
+    letter.weigh(lambda letter: setattr(letter, "name", "heavy"))
+
+    assert (letter.state, stored(letter).name) == ("new", "heavy")
+    assert steps_of(letter) == [("new", "new")]
+
+
+def test_body_may_tell_the_target(letter):
+    outcome = letter.settle("kept")
+
+    assert outcome.target == letter.state == stored(letter).state == "kept"
+    assert steps_of(letter) == [("new", "kept")]
+    assert letter.settle("read").repeated
+
+
+def test_function_may_tell_the_target(letter):
+    letter.sort("read")
+
+    assert (stored(letter).state, stored(letter).name) == ("read", "read")
+
+
+def test_target_that_is_not_allowed_takes_all_back(letter):
+    with pytest.raises(Exception, match="not in list of allowed states"):
+        letter.settle("nowhere")
+
+    assert letter.state == stored(letter).state == "new"
+
+
+def test_each_source_may_have_its_target(letter):
+    sent = Letter.objects.create()
+    sent.send()
+
+    letter.file()
+    sent.file()
+
+    assert (stored(letter).state, stored(sent).state) == ("lost", "kept")
+
+
+def test_state_may_be_a_number_or_a_row():
+    letter = Letter.objects.create()
+    for code in ("todo", "done"):
+        Stage.objects.create(code=code)
+    task = Task.objects.create(name="A/1 ü", stage_id="todo")
+
+    letter.load()
+    task.finish()
+
+    assert (letter.weight, stored(letter).weight) == (1, 1)
+    assert (stored(task).stage_id, stored(task).mood) == ("done", "glad")
+    assert task.stage == "done"
+    assert steps_of(letter) == [("0", "1")]
+    assert steps_of(task) == [("todo", "done")]
+    assert task.finish().repeated
+
+
+# Guards.
+
+
+def test_guard_that_forbids_is_named_and_nothing_runs(kind):
+    if kind is Lease:
+        pytest.skip("A lease has no guard.")
+    row = kind.objects.create(sealed=False)
+
+    with pytest.raises(TransitionConflict, match="its guard is_sealed forbids it") as caught:
+        row.send()
+
+    assert isinstance(caught.value, TransitionNotAllowed)
+    assert row.state == stored(row).state == "new"
+    assert effects() == []
+    assert steps_of(row) == []
+
+
+def test_guard_is_asked_of_the_row_as_it_is(letter):
+    Letter.objects.filter(pk=letter.pk).update(sealed=False)
+
+    with pytest.raises(TransitionConflict, match="is_sealed"):
+        letter.send()
+
+    assert effects() == []
+
+
+def test_guard_of_an_object_changed_in_memory_forbids_too(letter):
+    letter.sealed = False
+
+    with pytest.raises(TransitionConflict, match="is_sealed"):
+        letter.send()
+
+
+# Body: all of it takes effect, or none.
+
+
+def test_failed_body_leaves_nothing_behind(kind):
+    row = kind.objects.create(name="before")
+
+    def fail(row):
+        row.name = "half"
+        Effect.objects.create(name="half")
+        raise Refused
+
+    with pytest.raises(Refused):
+        row.send(fail)
+
+    assert (row.state, row.name) == ("new", "before")
+    assert (stored(row).state, stored(row).name) == ("new", "before")
+    assert effects() == []
+    assert steps_of(row) == []
+    assert row.send().repeated is False
+    row.save()
+
+
+def test_failed_body_puts_back_what_it_changed_in_place_or_refers_to(letter):
+    letter.marks = ["stamp"]
+    letter.save()
+    friend = Letter.objects.create()
+
+    def fail(letter):
+        letter.marks.append("scratch")
+        letter.twin = friend
+        raise Refused
+
+    with pytest.raises(Refused):
+        letter.send(fail)
+
+    assert letter.marks == ["stamp"]
+    assert (letter.twin_id, letter.twin) == (None, None)
+
+
+def test_what_the_body_changed_is_written(letter):
+    friend = Letter.objects.create()
+
+    def change(letter):
+        letter.marks.append("stamp")
+        letter.twin = friend
+        letter.name = "changed"
+
+    letter.send(change)
+
+    row = stored(letter)
+    assert (row.marks, row.twin, row.name) == (["stamp"], friend, "changed")
+
+
+def test_what_was_changed_before_the_call_stays_with_the_caller(letter):
+    letter.name = "not saved"
+
+    letter.send()
+
+    assert (letter.name, stored(letter).name) == ("not saved", "dear")
+    letter.save()
+    assert (stored(letter).name, stored(letter).state) == ("not saved", "sent")
+
+
+def test_expression_of_the_body_is_computed_by_the_database(kind):
+    if kind is not Lease:
+        pytest.skip("Only a lease has a number.")
+    lease = Lease.objects.create(balance=1)
+    Lease.objects.filter(pk=lease.pk).update(balance=F("balance") + 5)
+    lease.refresh_from_db()
+
+    lease.send(lambda lease: setattr(lease, "balance", F("balance") + 1))
+
+    assert lease.balance == stored(lease).balance == 7
+
+
+def test_deferred_state_is_read_once(letter):
+    row = Letter.objects.only("name").get(pk=letter.pk)
+
+    assert row.send().repeated is False
+    assert stored(letter).state == "sent"
+
+
+def test_body_may_load_what_was_deferred(letter):
+    row = Letter.objects.only("state", "sealed").get(pk=letter.pk)
+
+    assert row.send(lambda letter: letter.name).result == "dear"
+
+
+def test_body_may_save_its_object_without_writing_the_old_state_back(kind):
+    row = kind.objects.create()
+
+    def change(row):
+        row.name = "saved"
+        row.save()
+        row.save(update_fields=["state", "name"])
+
+    row.send(change)
+
+    assert (stored(row).state, stored(row).name) == ("sent", "saved")
+    assert row.state == "sent"
+    row.save()
+
+
+def test_body_may_read_its_object_again(kind):
+    row = kind.objects.create()
+
+    row.send(lambda row: row.refresh_from_db())
+
+    assert row.state == stored(row).state == "sent"
+
+
+def test_file_of_the_body_is_kept(letter, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+
+    letter.send(lambda letter: letter.copy.save("a.txt", ContentFile(b"1"), save=False))
+
+    with stored(letter).copy.open() as file:
+        assert file.read() == b"1"
+
+
+def test_file_of_a_failed_body_is_forgotten(letter, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+    letter.copy.save("first.txt", ContentFile(b"1"))
+
+    def fail(letter):
+        letter.copy.save("second.txt", ContentFile(b"2"), save=False)
+        raise Refused
+
+    with pytest.raises(Refused):
+        letter.send(fail)
+
+    assert letter.copy.name == stored(letter).copy.name == "first.txt"
+
+
+def test_body_that_deletes_its_row_but_changes_it_too_is_refused(letter):
+    def change(letter):
+        Letter.objects.filter(pk=letter.pk).delete()
+        letter.name = "gone"
+
+    with pytest.raises(StaleObject):
+        letter.send(change)
+
+    assert stored(letter).state == "new"
+
+
+@pytest.mark.parametrize("nested", ["send", "read"])
+def test_transition_inside_of_another_one_of_the_same_state_is_refused(letter, nested):
+    with pytest.raises(TypeError, match="while another transition of state runs"):
+        letter.send(lambda letter: getattr(letter, nested)())
+
+    assert letter.state == stored(letter).state == "new"
+    letter.send()
+
+
+def test_transition_of_another_state_may_run_inside(letter):
+    letter.send(lambda letter: letter.load())
+
+    assert (stored(letter).state, stored(letter).weight) == ("sent", 1)
+    assert steps_of(letter) == [("0", "1"), ("new", "sent")]
+
+
+def test_conflict_of_another_row_inside_is_told_as_it_is(letter):
+    other = Letter.objects.create()
+    other.lose()
+
+    with pytest.raises(TransitionConflict) as caught:
+        letter.send(lambda letter: other.send())
+
+    assert caught.value.object == other
+    assert stored(letter).state == "new"
+
+
+# Rollbacks of the caller.
+
+
+def test_rollback_of_the_caller_restores_memory_too(kind):
+    row = kind.objects.create(name="before")
+
+    with rolled_back():
+        row.send(lambda row: setattr(row, "name", "changed"))
+
+    assert (row.state, row.name) == (stored(row).state, stored(row).name) == ("new", "before")
+    assert row.send().repeated is False
+    row.save()
+
+
+def test_rollback_of_two_transitions_goes_back_before_the_first(letter):
+    with rolled_back():
+        letter.send()
+        letter.read()
+
+    assert letter.state == stored(letter).state == "new"
+
+
+def test_rollback_to_a_savepoint_goes_back_to_it(letter):
+    with transaction.atomic():
+        letter.send()
+        with rolled_back():
+            letter.read()
+        assert letter.state == "sent"
+
+    assert letter.state == stored(letter).state == "sent"
+    assert steps_of(letter) == [("new", "sent")]
+
+
+def test_rollback_leaves_what_the_caller_set_later(letter):
+    with rolled_back():
+        letter.send(lambda letter: setattr(letter, "name", "of the body"))
+        letter.name = "of the caller"
+
+    assert (letter.state, letter.name) == ("new", "of the caller")
+
+
+# States for failures.
+
+
+def test_state_for_failures_survives_the_rollback_of_the_body(letter):
+    with pytest.raises(Refused):
+        letter.risk(refuse)
+
+    assert letter.state == stored(letter).state == "lost"
+    assert effects() == []
+    assert steps_of(letter) == [("new", "lost")]
+
+
+def test_state_for_failures_survives_an_error_of_the_database(letter):
+    def fail(letter):
+        letter.name = "half"
+        Stage.objects.create(code="once")
+        Stage.objects.create(code="once")
+
+    with pytest.raises(IntegrityError):
+        letter.risk(fail)
+
+    assert (letter.state, letter.name) == ("lost", "dear")
+    assert (stored(letter).state, stored(letter).name) == ("lost", "dear")
+
+
+def test_state_for_failures_is_kept_by_a_transaction_that_goes_on(letter):
+    with transaction.atomic():
+        with pytest.raises(Refused):
+            letter.risk(refuse)
+        Effect.objects.create(name="went on")
+
+    assert stored(letter).state == "lost"
+    assert effects() == ["went on"]
+
+
+def test_without_failure_the_target_is_reached(letter):
+    assert letter.risk(lambda letter: 1).result == 1
+
+    assert stored(letter).state == "sent"
+    assert effects() == [f"risk {letter.pk}"]
+
+
+def test_state_for_failures_is_not_written_into_a_broken_transaction(letter):
+    def fail(letter):
+        transaction.set_rollback(True)
+        raise Refused
+
+    with pytest.raises(Refused), transaction.atomic():
+        letter.risk(fail)
+
+    assert stored(letter).state == "new"
+
+
+# Signals.
+
+
+def test_signals_are_sent_for_the_winner_alone(letter):
+    late = stored(letter)
+    told = []
+
+    def tell(signal, source, target, name, **kwargs):
+        told.append((name, source, target))
+
+    with receiving(pre_transition, tell), receiving(post_transition, tell):
+        letter.send()
+        late.send()
+
+    assert told == [("send", "new", "sent")] * 2
+
+
+def test_failing_receiver_takes_all_back(letter):
+    def fail(**kwargs):
+        raise Refused
+
+    with receiving(post_transition, fail), pytest.raises(Refused):
+        letter.send()
+
+    assert letter.state == stored(letter).state == "new"
+    assert effects() == []
+    assert steps_of(letter) == []
+
+
+def test_receiver_may_go_on_to_the_next_state(letter):
+    def go_on(instance, name, **kwargs):
+        if name == "send":
+            instance.read()
+
+    with receiving(post_transition, go_on):
+        letter.send()
+
+    assert letter.state == stored(letter).state == "read"
+    assert steps_of(letter) == [("new", "sent"), ("sent", "read")]
+
+
+# The log.
+
+
+def test_log_names_who_and_why():
+    letter = Letter.objects.create()
+    user = User.objects.create(username="ada")
+
+    letter.send(by=user, note="by post")
+    letter.read(by="cron")
+    letter.lose(by=letter)
+
+    logged = [(log.by, log.note, log.transition) for log in log_of(letter)]
+    assert logged == [
+        (f"tests.letter:{letter.pk}", "", "lose"),
+        ("cron", "", "read"),
+        (f"user:{user.pk}", "by post", "send"),
+    ]
+    assert str(log_of(letter)[2]) == f"tests.letter {letter.pk}: new → sent"
+
+
+def test_log_knows_the_claim_under_which_it_ran(letter):
+    ids = []
+
+    def work():
+        ids.append(current_claim().record_id)
+        letter.send()
+
+    run_once(work, scope="test", operation="send", key="k1")
+    letter.read()
+
+    assert [log.record_id for log in log_of(letter)] == [None, ids[0]]
+
+
+def test_log_of_a_row_in_two_tables_has_the_name_of_the_one_with_the_state():
+    lease = Lease.objects.create()
+
+    lease.send()
+
+    assert TransitionLog.objects.get().model == "tests.lease"
+    assert steps_of(lease) == [("new", "sent")]
+
+
+def test_name_too_long_for_the_log_runs_nothing(letter):
+    with pytest.raises(ValueError, match="keeps up to 255"):
+        letter.send(by="x" * 256)
+
+    assert stored(letter).state == "new"
+
+
+def test_log_that_cannot_be_written_takes_all_back(letter, monkeypatch):
+    monkeypatch.setattr(TransitionLog._meta.get_field("transition"), "column", "no_such_column")
+
+    with pytest.raises(Exception, match="no_such_column"):
+        letter.send()
+
+    assert letter.state == stored(letter).state == "new"
+    assert effects() == []
+
+
+# What django-fsm offers goes on working.
+
+
+def test_available_transitions_and_permissions_are_told(letter):
+    user = User.objects.create(username="ada")
+    permitted = User.objects.create(username="bob")
+    permitted.user_permissions.add(Permission.objects.get(codename="change_letter"))
+
+    names = {found.name for found in letter.get_available_state_transitions()}
+
+    assert {"send", "read", "lose", "keep", "asend"} <= names
+    assert "reread" not in names
+    assert can_proceed(letter.send)
+    assert not can_proceed(letter.reread)
+    assert not has_transition_perm(letter.load, user)
+    assert has_transition_perm(letter.load, permitted)
+    assert {"load"} == {found.name for found in letter.get_all_weight_transitions()}
+
+
+# Async bodies.
+
+
+def test_async_body_runs_after_the_claim_in_its_transaction(letter):
+    late = stored(letter)
+
+    async def look(letter):
+        return (await Letter.objects.aget(pk=letter.pk)).state
+
+    async def main():
+        return await letter.asend(look), await late.asend(look)
+
+    first, second = run_async(main())
+
+    assert iscoroutinefunction(Letter.asend)
+    assert (first.result, first.repeated, second.repeated) == ("sent", False, True)
+    assert effects() == [f"asend {letter.pk}"]
+
+
+def test_failed_async_body_leaves_nothing_behind(letter):
+    async def fail(letter):
+        raise Refused
+
+    with pytest.raises(Refused):
+        run_async(letter.asend(fail))
+
+    assert letter.state == stored(letter).state == "new"
+    assert effects() == []
+
+
+# Saving and reading objects with protected states.
+
+
+def test_save_of_an_older_object_does_not_undo_a_transition(letter):
+    old, older = stored(letter), Letter.objects.defer("marks").get(pk=letter.pk)
+    letter.send()
+
+    for number, row in enumerate([old, older]):
+        row.name = f"saved {number}"
+        row.save()
+
+    assert (stored(letter).state, stored(letter).name) == ("sent", "saved 1")
+
+
+def test_save_by_position_and_update_or_create_do_not_undo_a_transition(letter):
+    letter.send()
+    old = stored(letter)
+    letter.read()
+
+    old.save(update_fields=["state"])
+    Letter.objects.update_or_create(pk=letter.pk, defaults={"name": "newer"})
+
+    assert (stored(letter).state, stored(letter).name) == ("read", "newer")
+
+
+def test_state_without_protection_can_be_set_by_hand():
+    Stage.objects.create(code="todo")
+    task = Task.objects.create(name="a", stage_id="todo")
+    old = stored(task)
+    task.annoy()
+
+    task.mood = "calm"
+    task.save(update_fields=["stage"])
+    task.save()
+    assert stored(task).mood == "calm"
+    task.annoy()
+    old.save()
+
+    assert stored(task).mood == "cross"
+
+
+def test_protected_state_is_read_again(letter):
+    other = stored(letter)
+    letter.send()
+
+    other.refresh_from_db()
+    assert other.state == "sent"
+    letter.read()
+    other.refresh_from_db(fields=["name"])
+    assert other.state == "sent"
+    other.refresh_from_db(fields=["state"])
+    assert other.state == "read"
+    with pytest.raises(AttributeError):
+        other.state = "new"
+
+
+def test_reading_again_switches_no_protection_off(letter):
+    other = stored(letter)
+    refused = []
+
+    def set_by_hand(instance, **kwargs):
+        try:
+            other.state = "lost"
+        except AttributeError:
+            refused.append(True)
+
+    with receiving(post_init, set_by_hand):
+        letter.refresh_from_db()
+
+    assert refused
+    assert other.state == "new"
+
+
+def test_row_that_is_gone_leaves_its_object_protected(letter):
+    Letter.objects.all().delete()
+
+    with pytest.raises(Letter.DoesNotExist):
+        letter.refresh_from_db()
+
+    assert letter.state == "new"
+    with pytest.raises(AttributeError):
+        letter.state = "lost"
+
+
+def test_reading_again_leaves_deferred_fields_deferred(letter):
+    row = Letter.objects.defer("name", "state").get(pk=letter.pk)
+
+    row.refresh_from_db()
+
+    assert row.get_deferred_fields() == {"name", "state"}
+    assert row.state == "new"
+
+
+def test_objects_can_be_pickled_joined_and_saved_in_parts(letter):
+    letter.twin = Letter.objects.create(name="twin")
+    letter.save()
+
+    joined = Letter.objects.select_related("twin").get(pk=letter.pk)
+    copied = pickle.loads(pickle.dumps(joined))  # noqa: S301 - made here.
+    copied.twin.send()
+    row = Letter.objects.only("name").get(pk=letter.pk)
+    row.save(update_fields=["name"])
+
+    assert copied.twin.state == "sent"
+    assert copied.send().repeated is False
+
+
+def test_protected_states_are_validated(letter):
+    letter.full_clean()
+    letter.__dict__["state"], letter.name = "weird", "x" * 30
+
+    with pytest.raises(ValidationError) as caught:
+        letter.full_clean()
+
+    assert set(caught.value.message_dict) == {"state", "name"}
+    assert letter.state == "weird"
+    letter.clean_fields(exclude=["state", "name"])
+
+
+def test_refresh_under_a_second_alias_or_force_insert_writes_the_state(letter):
+    letter.send()
+    copied = stored(letter)
+    copied.pk = None
+    copied.save(force_insert=True)
+    Letter.objects.filter(pk=letter.pk).delete()
+
+    assert stored(copied).state == "sent"
+
+
+# Checks.
+
+
+@isolate_apps("tests")
+def test_mixin_of_django_fsm_beside_ours_is_an_error():
+    class Doubled(TransitionsMixin, ConcurrentTransitionMixin, models.Model):
+        state = FSMField(default="new", protected=True)
+
+        def __str__(self):
+            return self.state
+
+    assert [found.id for found in Doubled.check()] == ["idempotency.E008"]
+
+
+@isolate_apps("tests")
+def test_state_without_protection_is_a_warning():
+    class Open(TransitionsMixin, models.Model):
+        state = FSMField(default="new")
+
+        def __str__(self):
+            return self.state
+
+    assert [found.id for found in Open.check()] == ["idempotency.W008"]
+    assert Letter.check() == []
+
+
+def test_mixin_behind_a_model_is_refused_when_the_class_is_made():
+    with pytest.raises(TypeError, match="Name TransitionsMixin first"):
+        type("Late", (Account, TransitionsMixin), {"__module__": "tests.models"})
