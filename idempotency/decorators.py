@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
-from typing import Any, NoReturn, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.db import connections, transaction
@@ -14,7 +14,11 @@ from django.http import HttpRequest
 from .codecs import JsonCodec
 from .fingerprints import fingerprint as fingerprint_value
 from .http import Endpoint
-from .http.placement import refuse_inner_authentication, refuse_lease_in_a_transaction
+from .http.placement import (
+    place_of_request,
+    refuse_inner_authentication,
+    refuse_lease_in_a_transaction,
+)
 from .http.requests import Scope
 from .http.responses import Final
 from .policy import Mode, OnCrash, OnError, OnStoreError, Policy
@@ -146,18 +150,8 @@ def _refuse_unprotectable(view: Any) -> None:
 
 
 def _request(args: tuple[Any, ...]) -> HttpRequest:
-    for argument in args[:2]:
-        if isinstance(argument, HttpRequest):
-            return argument
-    _refuse_placement(args)
-
-
-def _refuse_placement(args: tuple[Any, ...]) -> NoReturn:
-    found = ", ".join(type(argument).__name__ for argument in args[:2]) or "nothing"
-    raise TypeError(
-        "idempotent_view was called without Django's HttpRequest as first argument (or second,"
-        f" after self), but with {found}: put it on the view that Django calls. Nothing was run."
-    )
+    request: HttpRequest = args[place_of_request(args, "idempotent_view")]
+    return request
 
 
 def idempotent(

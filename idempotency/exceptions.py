@@ -17,6 +17,9 @@ __all__ = [
     "KeyReused",
     "LockUnavailable",
     "OutcomeUnknown",
+    "PreconditionFailed",
+    "PreconditionInvalid",
+    "PreconditionRequired",
     "ReplayUnavailable",
     "StaleClaim",
     "StaleLock",
@@ -104,6 +107,24 @@ class StaleObject(IdempotencyError):
     ) -> None:
         super().__init__(message)
         self.model, self.pk, self.expected, self.actual = model, pk, expected, actual
+
+
+class PreconditionRequired(IdempotencyError):
+    """This change needs an If-Match header: the ETag of the version that it is made for."""
+
+
+class PreconditionInvalid(IdempotencyError):
+    """The header If-Match is malformed; send an ETag as you got it, with its quotes."""
+
+
+class PreconditionFailed(IdempotencyError):
+    """The row is not as If-Match says; read it again and decide anew."""
+
+    def __init__(
+        self, message: str = "", *, model: Any = None, pk: Any = None, actual: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.model, self.pk, self.actual = model, pk, actual
 
 
 class TransitionConflict(IdempotencyError):

@@ -27,13 +27,13 @@ LAYERS = [
     {"claims", "claiming", "settling", "patience"},
     {"protocol"},
     {"http"},
-    {"decorators", "middleware"},
+    {"decorators", "middleware", "conditional"},
     {"checks", "purge"},
     {"management", "testing", "apps"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 
-HTTP = ("http", "decorators", "middleware")
+HTTP = ("http", "decorators", "middleware", "conditional")
 MOST_LINES = 250
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -115,12 +115,18 @@ def steps(block: Block) -> list[Step]:
 def request_of(words: list[str]) -> dict[str, Any]:
     """Give what a curl command would send, as arguments of Django's test client."""
     assert words[:2] == ["curl", "-i"], words
-    options = list(zip(words[3::2], words[4::2], strict=True))
+    place = next(number for number, word in enumerate(words) if word.startswith("http://"))
+    address = words.pop(place)
+    options = list(zip(words[2::2], words[3::2], strict=True))
     headers = dict(value.split(": ", 1) for option, value in options if option == "-H")
-    content_type = headers.pop("Content-Type", "application/octet-stream")
-    (data,) = [value for option, value in options if option == "-d"]
-    path = words[2].removeprefix("http://127.0.0.1:8000")
-    return {"path": path, "data": data, "content_type": content_type, "headers": headers}
+    given = {option: value for option, value in options if option != "-H"}
+    return {
+        "method": given.get("-X", "POST"),
+        "path": address.removeprefix("http://127.0.0.1:8000"),
+        "data": given.get("-d", ""),
+        "content_type": headers.pop("Content-Type", "application/octet-stream"),
+        "headers": headers,
+    }
 
 
 def compare(expected: str, status: int, headers: dict[str, str], body: str) -> None:
@@ -162,7 +168,7 @@ for kind, step in json.load(sys.stdin):
         answers.append(printed.getvalue())
     else:
         client = Client(raise_request_exception=False, SERVER_NAME="127.0.0.1")
-        response = client.post(**step)
+        response = client.generic(**step)
         answers.append([response.status_code, dict(response.items()), response.text])
 print("\\n" + json.dumps(answers))
 """
@@ -368,7 +374,7 @@ def test_all_curls_are_answered_as_shown(page: str) -> None:
 
     assert len(curls) >= 2
     for step in curls:
-        response = Client().post(**request_of(step.words))
+        response = Client().generic(**request_of(step.words))
         compare(step.output, response.status_code, dict(response.items()), response.text)
 
 
@@ -586,6 +592,34 @@ def test_changes_are_kept_as_their_page_says() -> None:
 
 
 @on_databases
+def test_conditional_requests_are_answered_as_their_page_says() -> None:
+    with examples("docs/howto/conditional-requests.md") as page:
+        shown = blocks(ROOT / "docs/howto/conditional-requests.md")
+        curls = [step for block in shown for step in console(block)]
+        with override_settings(ROOT_URLCONF=tuple(page["urlpatterns"])):
+            for step in curls:
+                response = Client().generic(**request_of(step.words))
+                compare(step.output, response.status_code, dict(response.items()), response.text)
+            current = {"If-Match": '"essay-5-2"'}
+            deleted = Client().delete("/essays/5/", headers=current)
+        essay = page["Essay"].objects.create(title="Tea")
+        lenient = post(partial(page["rename_leniently"], essay_id=essay.pk), {"title": "Mate"})
+        both = [
+            post(
+                partial(page["rename"], essay_id=essay.pk),
+                {"title": "Rooibos"},
+                headers={"If-Match": f'"essay-{essay.pk}-2"'},
+            )
+            for _ in range(2)
+        ]
+
+        assert len(curls) == 4
+        assert (deleted.status_code, lenient.status_code) == (204, 204)
+        assert [is_replay(response) for response in both] == [False, True]
+        assert [response.status_code for response in both] == [200, 200]
+
+
+@on_databases
 def test_rows_are_locked_as_their_page_says() -> None:
     with examples("docs/howto/lock-rows.md") as page:
         with pytest.raises(ValueError, match="not enough"):
@@ -791,4 +825,5 @@ def known_names() -> set[str]:
     others |= {"VersionedModel", "VersionedManager", "VersionField"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
+    django_names |= {"DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

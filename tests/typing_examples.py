@@ -16,8 +16,9 @@ from idempotency import (
     idempotent_view,
     run_once,
 )
+from idempotency.conditional import etag_for, if_match
 from idempotency.keys import uuid7
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, VersionedModel
 from idempotency.testing import CrashPoint, Finish, Interleaving, crash_points, interleavings, race
 
 
@@ -42,6 +43,16 @@ async def aplace(request: HttpRequest, number: int) -> JsonResponse:
 class Place(View):
     def post(self, request: HttpRequest) -> HttpResponseBase:
         return place(request)
+
+
+def load(request: HttpRequest, number: int) -> VersionedModel:
+    raise NotImplementedError
+
+
+@idempotent_view
+@if_match(load, required=False)
+def change(request: HttpRequest, row: VersionedModel, number: int) -> HttpResponse:
+    return HttpResponse(etag_for(row))
 
 
 @idempotent(key=lambda number: f"order:{number}")

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from django.db import connections
+from django.http import HttpRequest
 
 from ..policy import Policy
 
@@ -41,6 +42,18 @@ def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:
             f"{name} cannot have mode='lease' under ATOMIC_REQUESTS: Django opens the transaction"
             " around the class. Decorate dispatch, or what as_view() returns."
         )
+
+
+def place_of_request(args: tuple[Any, ...], decorator: str) -> int:
+    """Give the place of the request among the arguments of a view: 1 after self, else 0."""
+    for place, argument in enumerate(args[:2]):
+        if isinstance(argument, HttpRequest):
+            return place
+    found = ", ".join(type(argument).__name__ for argument in args[:2]) or "nothing"
+    raise TypeError(
+        f"{decorator} was called without Django's HttpRequest as first argument (or second,"
+        f" after self), but with {found}: put it on the view that Django calls. Nothing was run."
+    )
 
 
 def _has_atomic_requests() -> bool:

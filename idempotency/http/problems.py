@@ -9,7 +9,8 @@ from django.http import HttpResponse, HttpResponseBase, JsonResponse
 
 from .. import exceptions
 from ..conf import settings
-from ..exceptions import IdempotencyError
+from ..exceptions import IdempotencyError, TransitionConflict
+from .etags import etag_of_conflict
 
 TYPE = "urn:django-idempotency:problem:"
 
@@ -39,6 +40,15 @@ PROBLEMS: dict[type[IdempotencyError], Problem] = {
     exceptions.LockUnavailable: Problem(409, "locked", "Locked", True),
     exceptions.StaleLock: Problem(409, "locked", "Lock lost", True),
     exceptions.StaleObject: Problem(409, "stale-object", "Stale object", False),
+    exceptions.PreconditionFailed: Problem(
+        412, "precondition-failed", "Precondition failed", False
+    ),
+    exceptions.PreconditionRequired: Problem(
+        428, "precondition-required", "Precondition required", False
+    ),
+    exceptions.PreconditionInvalid: Problem(
+        400, "precondition-invalid", "Precondition invalid", False
+    ),
     exceptions.TransitionConflict: Problem(409, "transition-conflict", "State conflict", False),
 }
 
@@ -58,6 +68,9 @@ def problem_response(error: IdempotencyError) -> HttpResponseBase:
     )
     if problem.same_key and after is not None:
         response["Retry-After"] = str(after)
+    etag = etag_of_conflict(error)
+    if etag is not None:
+        response["ETag"] = etag
     if problem.status == 400 and settings.DOCS_URL:
         response["Link"] = f'<{settings.DOCS_URL}>; rel="describedby"'
     return response
@@ -70,6 +83,8 @@ def _members(problem: Problem, error: IdempotencyError, after: int | None) -> di
         "status": problem.status,
         "detail": str(error),
     }
+    if isinstance(error, TransitionConflict) and error.actual is not None:
+        members["state"] = str(error.actual)
     if problem.same_key is not None:
         members["retry"] = {"same_key": problem.same_key}
         if problem.same_key and after is not None:
