@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from django.core import checks
 from django.db import connections, models, router, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest
+from django.db.models.lookups import Exact
 
 from ..exceptions import StaleObject
 from ..rollbacks import on_rollback
@@ -70,9 +71,8 @@ class VersionedModel(models.Model):
         if not is_new:
             # Told here, as an error further in would mark the transaction as broken.
             expected_version(self, version_field(type(self)))
-        with ExitStack() as stack:
-            if self._meta.parents:  # Other tables may be written before the guard decides.
-                stack.enter_context(transaction.atomic(using=using))
+        # With parents, other tables may be written before the guard decides.
+        with transaction.atomic(using=using) if self._meta.parents else nullcontext():
             try:
                 super().save(*args, **options)
             except _Unmatched as conflict:
@@ -104,8 +104,9 @@ class VersionedModel(models.Model):
         if self._state.adding:
             return self._refuse_to_overwrite(field, using)
         expected = expected_version(self, field)
-        guarded = base_qs.filter(**{field.name: expected})
-        updated = update(guarded, using, pk_val, [*others, (field, None, expected + 1)], *rest)
+        # Django made the queryset for this save, so adding to it is safe, and faster than filter().
+        base_qs.query.where.add(Exact(field.get_col(field.model._meta.db_table), expected), "AND")
+        updated = update(base_qs, using, pk_val, [*others, (field, None, expected + 1)], *rest)
         if not updated:
             raise _Unmatched.of(self, field, using, expected)
         move_on(self, field, using)
