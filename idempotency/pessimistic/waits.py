@@ -15,8 +15,8 @@ from ..exceptions import LockUnavailable
 LOCK_WAITS = frozenset({"55P03", 1205, 3572})
 """PostgreSQL's state and the numbers of MariaDB and MySQL for a lock not got in time."""
 
-UNDONE = frozenset({"40P01", "40001", 1213})
-"""The same for a deadlock and a serialization failure: the whole transaction is undone."""
+UNDONE = frozenset({"40P01", "40001", 1213, 1020})
+"""The same for a deadlock and a row newer than the snapshot: the whole transaction is undone."""
 
 SQLITE_BUSY = frozenset({5, 6})
 """The primary result codes for a locked file and a locked table."""
