@@ -9,7 +9,7 @@ from django.db.models import F
 from idempotency import StaleObject
 from idempotency.optimistic import retry_stale
 from idempotency.pessimistic import atomic_retry, lock_row, lock_rows
-from idempotency.testing import race
+from idempotency.testing import crash_points, race
 from tests.models import Account, Savings
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -163,3 +163,33 @@ def test_a_deadlock_is_cured_by_atomic_retry():
 
     assert [finish.error for finish in finishes] == [None] * 2
     assert set(Account.objects.values_list("balance", flat=True)) == {10}
+
+
+def test_row_of_two_tables_is_saved_once_wherever_the_process_dies():
+    rows = [Savings.objects.create(name=str(number)) for number in range(40)]
+
+    def save(number: int) -> None:
+        row = rows[number]  # As the caller read it, before the crash as for the retry.
+        row.balance, row.rate = 1, 1
+        row.save()
+
+    points = []
+    for point in crash_points(save):
+        left = numbers_of(rows[point.number])
+        assert left in [(0, 0, 1), (1, 1, 2)], point
+
+        if left == (0, 0, 1):
+            save(point.number)
+        else:
+            with pytest.raises(StaleObject):
+                save(point.number)
+
+        assert numbers_of(rows[point.number]) == (1, 1, 2), point
+        points.append((point.when, point.sql.split(" ")[0]))
+
+    assert points.count(("before", "UPDATE")) == points.count(("after", "UPDATE")) == 2
+    assert points[-3:-1] == [("before", "COMMIT"), ("after", "COMMIT")]
+
+
+def numbers_of(row: Savings) -> tuple[int, int, int]:
+    return Savings.objects.values_list("balance", "rate", "version").get(pk=row.pk)
