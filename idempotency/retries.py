@@ -6,15 +6,36 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TypeVar
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
+from asgiref.sync import iscoroutinefunction
 from django.db import transaction
 from django.db.transaction import TransactionManagementError
 
 Result = TypeVar("Result")
+Work = TypeVar("Work", bound=Callable[..., Any])
 
 LONGEST = 0.25
 """The longest pause between two attempts, in seconds."""
+
+
+def retrying(name: str, call: Callable[..., Any], **options: Any) -> Callable[[Work], Work]:
+    """Give the decorator *name*, which has *call* run the function with the *options*."""
+    if options["attempts"] < 1:
+        raise TypeError(f"attempts is a number above 0, not {options['attempts']!r}.")
+
+    def decorate(function: Work) -> Work:
+        if iscoroutinefunction(function):
+            raise TypeError(f"{name} runs functions, and no coroutines: a transaction is sync.")
+
+        @wraps(function)
+        def retried(*args: Any, **kwargs: Any) -> Any:
+            return call(partial(function, *args, **kwargs), **options)
+
+        return cast(Work, retried)
+
+    return decorate
 
 
 def run_again(
@@ -31,15 +52,15 @@ def run_again(
     attempt could take back; the last error after *attempts* attempts.
     """
     pause = 0.005
-    for attempt in range(attempts):
+    while True:
+        attempts -= 1
         try:
             return _run_outermost(function, using)
         except Exception as error:
-            if attempt + 1 == attempts or not may_retry(error):
+            if not attempts or not may_retry(error):
                 raise
         time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - not a secret.
         pause = min(pause * 2, LONGEST)
-    raise TypeError(f"attempts is a number above 0, not {attempts!r}.")
 
 
 def _run_outermost(function: Callable[[], Result], using: str | None) -> Result:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
-
-from asgiref.sync import iscoroutinefunction
+from typing import Any
 
 from ..exceptions import StaleObject
-from ..retries import run_again
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
+from ..retries import retrying, run_again
 
 _retrying: ContextVar[bool] = ContextVar("idempotency_retrying", default=False)
 
 
 def retry_stale(
-    function: Callable[Parameters, Result] | None = None,
+    function: Callable[..., Any] | None = None,
     *,
     attempts: int = 5,
     using: str | None = None,
@@ -36,26 +30,19 @@ def retry_stale(
 
     Raises: `TransactionManagementError` when called inside of a transaction.
     """
-    if function is None:
-        return partial(retry_stale, attempts=attempts, using=using)
-    if iscoroutinefunction(function):
-        raise TypeError("retry_stale runs functions, and no coroutines: a transaction is sync.")
-    if attempts < 1:
-        raise TypeError(f"attempts is a number above 0, not {attempts!r}.")
+    decorate = retrying("retry_stale", _call, attempts=attempts, using=using)
+    return decorate if function is None else decorate(function)
 
-    @wraps(function)
-    def retried(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        if _retrying.get():
-            return function(*args, **kwargs)
-        reset = _retrying.set(True)
-        try:
-            return run_again(
-                partial(function, *args, **kwargs),
-                may_retry=lambda error: isinstance(error, StaleObject),
-                attempts=attempts,
-                using=using,
-            )
-        finally:
-            _retrying.reset(reset)
 
-    return retried
+def _call(function: Callable[[], Any], *, attempts: int, using: str | None) -> Any:
+    if _retrying.get():
+        return function()
+    reset = _retrying.set(True)
+    try:
+        return run_again(function, may_retry=_is_stale, attempts=attempts, using=using)
+    finally:
+        _retrying.reset(reset)
+
+
+def _is_stale(error: Exception) -> bool:
+    return isinstance(error, StaleObject)

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial, wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
-from asgiref.sync import iscoroutinefunction
-
-from ..retries import run_again
+from ..retries import retrying, run_again
 from .waits import is_passing
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 _effects: ContextVar[list[str] | None] = ContextVar("idempotency_effects", default=None)
 
@@ -31,7 +25,7 @@ def declare_effect(what: str) -> None:
 
 
 def atomic_retry(
-    function: Callable[Parameters, Result] | None = None,
+    function: Callable[..., Any] | None = None,
     *,
     attempts: int = 3,
     using: str | None = None,
@@ -41,25 +35,19 @@ def atomic_retry(
 
     Raises: `TransactionManagementError` when called inside of a transaction.
     """
-    if function is None:
-        return partial(atomic_retry, attempts=attempts, using=using)
-    if iscoroutinefunction(function):
-        raise TypeError("atomic_retry runs functions, and no coroutines: a transaction is sync.")
-    if attempts < 1:
-        raise TypeError(f"attempts is a number above 0, not {attempts!r}.")
+    decorate = retrying("atomic_retry", _call, attempts=attempts, using=using)
+    return decorate if function is None else decorate(function)
 
-    @wraps(function)
-    def retried(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        effects: list[str] = []
-        reset = _effects.set(effects)
-        try:
-            return run_again(
-                partial(function, *args, **kwargs),
-                may_retry=lambda error: not effects and is_passing(error),
-                attempts=attempts,
-                using=using,
-            )
-        finally:
-            _effects.reset(reset)
 
-    return retried
+def _call(function: Callable[[], Any], *, attempts: int, using: str | None) -> Any:
+    effects: list[str] = []
+    reset = _effects.set(effects)
+    try:
+        return run_again(
+            function,
+            may_retry=lambda error: not effects and is_passing(error),
+            attempts=attempts,
+            using=using,
+        )
+    finally:
+        _effects.reset(reset)
