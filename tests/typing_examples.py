@@ -2,6 +2,7 @@
 
 from typing import assert_type
 
+from django.db import models
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -18,7 +19,16 @@ from idempotency import (
 )
 from idempotency.conditional import etag_for, if_match
 from idempotency.keys import uuid7
-from idempotency.models import IdempotencyRecord, VersionedModel
+from idempotency.models import IdempotencyRecord, VersionedManager, VersionedModel
+from idempotency.optimistic import VersionField, retry_stale
+from idempotency.pessimistic import (
+    atomic_retry,
+    declare_effect,
+    get_or_create_locked,
+    lock_row,
+    lock_rows,
+    lock_timeout,
+)
 from idempotency.testing import CrashPoint, Finish, Interleaving, crash_points, interleavings, race
 
 
@@ -77,6 +87,70 @@ async def work() -> str:
     except KeyInProgress as error:
         assert_type(error.retry_after, float | None)
         raise
+
+
+class Shelf(VersionedModel):
+    stock = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.stock)
+
+
+class SheetManager(VersionedManager["Sheet"]):
+    pass
+
+
+class Sheet(VersionedModel):
+    version = None  # type: ignore[assignment]
+    revision = VersionField()
+
+    objects = SheetManager()
+
+    def __str__(self) -> str:
+        return str(self.revision)
+
+
+@retry_stale
+def restock(shelf: int, *, by: int) -> int:
+    row = Shelf.objects.get(pk=shelf)
+    row.stock += by
+    row.save()
+    assert_type(row.version, int)
+    row.touch()
+    assert_type(Shelf.objects.bulk_update([row], ["stock"]), list[Shelf])
+    return row.stock
+
+
+@retry_stale(attempts=9, using="other")
+def rename(sheet: Sheet) -> str:
+    assert_type(sheet.revision, int)
+    return str(sheet)
+
+
+@atomic_retry
+def move(source: int, target: int) -> list[Shelf]:
+    with lock_timeout(2, using="default"):
+        rows = lock_rows(Shelf.objects.filter(pk__in=[source, target]), wait=1)
+    declare_effect("a mail was sent")
+    return rows
+
+
+@atomic_retry(attempts=9)
+def lock(shelf: Shelf) -> None:
+    assert_type(lock_row(shelf), Shelf)
+    assert_type(lock_row(Shelf, pk=1, wait=0), Shelf)
+    assert_type(lock_row(Shelf.objects, pk=1), Shelf)
+    assert_type(lock_row(Shelf.objects.filter(stock=1), many=True, skip_locked=True), Shelf | None)
+    assert_type(lock_rows(Shelf), list[Shelf])
+    assert_type(get_or_create_locked(Shelf, pk=1, defaults={"stock": 1}), tuple[Shelf, bool])
+
+
+def change(shelf: Shelf, sheet: Sheet) -> None:
+    assert_type(restock(1, by=2), int)
+    assert_type(rename(sheet), str)
+    assert_type(move(1, 2), list[Shelf])
+    lock(shelf)
+    restock("1", by=2)  # type: ignore[arg-type]
 
 
 def prove() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import connections, models, transaction
@@ -82,7 +82,21 @@ class VersionedQuerySet(models.QuerySet[Row]):
         return super().bulk_create(objs, *args, **options)
 
 
-class VersionedManager(models.Manager.from_queryset(VersionedQuerySet)[Row]):  # type: ignore[misc]
+if TYPE_CHECKING:  # What from_queryset() gives takes no type arguments.
+
+    class Manager(models.Manager[Row]):
+        def bulk_update(  # type: ignore[override]
+            self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
+        ) -> list[Row]: ...
+
+        async def abulk_update(  # type: ignore[override]
+            self, objs: Iterable[Row], fields: Iterable[str], batch_size: int | None = None
+        ) -> list[Row]: ...
+else:
+    Manager = models.Manager.from_queryset(VersionedQuerySet)
+
+
+class VersionedManager(Manager[Row]):
     """A manager whose writes count versions up; derive your own from it."""
 
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, overload
 
 from ..exceptions import StaleObject
-from ..retries import retrying, run_again
+from ..retries import Work, retrying, run_again
 
 _retrying: ContextVar[bool] = ContextVar("idempotency_retrying", default=False)
+
+
+@overload
+def retry_stale(function: Work, /) -> Work: ...
+
+
+@overload
+def retry_stale(*, attempts: int = 5, using: str | None = None) -> Callable[[Work], Work]: ...
 
 
 def retry_stale(

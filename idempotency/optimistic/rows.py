@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from asgiref.sync import sync_to_async
 from django.core import checks
@@ -57,9 +57,9 @@ class VersionedModel(models.Model):
 
     version = VersionField()
 
-    objects = VersionedManager()
+    objects: ClassVar[VersionedManager[Self]] = VersionedManager()
     # Used by Django for reverse relations and SET_NULL, which are writes like others.
-    versioned = VersionedManager()
+    versioned: ClassVar[VersionedManager[Self]] = VersionedManager()
 
     class Meta:
         abstract = True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, overload
 
-from ..retries import retrying, run_again
+from ..retries import Work, retrying, run_again
 from .waits import is_passing
 
 _effects: ContextVar[list[str] | None] = ContextVar("idempotency_effects", default=None)
@@ -22,6 +22,14 @@ def declare_effect(what: str) -> None:
     effects = _effects.get()
     if effects is not None:
         effects.append(what)
+
+
+@overload
+def atomic_retry(function: Work, /) -> Work: ...
+
+
+@overload
+def atomic_retry(*, attempts: int = 3, using: str | None = None) -> Callable[[Work], Work]: ...
 
 
 def atomic_retry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections, models, router
@@ -13,6 +13,29 @@ from .locking import locking_rows, require_transaction
 
 Row = TypeVar("Row", bound=models.Model)
 Target = type[Row] | models.Manager[Row] | models.QuerySet[Row]
+
+
+@overload
+def lock_row(
+    target: Target[Row] | Row,
+    *,
+    wait: float | None = None,
+    skip_locked: Literal[False] = False,
+    no_key: bool = True,
+    many: bool = False,
+    **lookup: Any,
+) -> Row: ...
+
+
+@overload
+def lock_row(
+    target: Target[Row] | Row,
+    *,
+    skip_locked: bool,
+    no_key: bool = True,
+    many: bool = False,
+    **lookup: Any,
+) -> Row | None: ...
 
 
 def lock_row(
