@@ -283,12 +283,28 @@ def test_nothing_is_retried_after_a_declared_effect():
     def work():
         runs.append(1)
         declare_effect("a mail was sent")
+        declare_effect("a file was written")
         raise passing_error()
 
-    with pytest.raises(DatabaseError):
+    with pytest.raises(DatabaseError) as caught:
         work()
     assert runs == [1]
+    [note] = caught.value.__notes__
+    assert note.endswith("done already: a mail was sent, a file was written.")
     declare_effect("outside of any retry")
+
+
+@committing
+@pytest.mark.parametrize(("attempts", "error"), [(1, "passing"), (3, "lasting")])
+def test_declared_effect_is_not_blamed_for_what_would_not_be_run_again(attempts, error):
+    @atomic_retry(attempts=attempts)
+    def work():
+        declare_effect("a mail was sent")
+        raise passing_error() if error == "passing" else DatabaseError("no")
+
+    with pytest.raises(DatabaseError) as caught:
+        work()
+    assert not hasattr(caught.value, "__notes__")
 
 
 @committing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, overload
 
 from ..retries import Work, retrying, run_again
@@ -17,7 +18,7 @@ def declare_effect(what: str) -> None:
     Say that something outside of the database was done: `atomic_retry` then runs nothing again.
 
     Args:
-        what: for the person who reads the error.
+        what: for the person who reads the error, which gets it as a note.
     """
     effects = _effects.get()
     if effects is not None:
@@ -53,9 +54,15 @@ def _call(function: Callable[[], Any], *, attempts: int, using: str | None) -> A
     try:
         return run_again(
             function,
-            may_retry=lambda error: not effects and is_passing(error),
+            may_retry=partial(_may_retry, effects=effects),
             attempts=attempts,
             using=using,
         )
     finally:
         _effects.reset(reset)
+
+
+def _may_retry(error: Exception, effects: list[str]) -> bool:
+    if effects and is_passing(error):
+        error.add_note(f"Not run again, because of what was done already: {', '.join(effects)}.")
+    return not effects and is_passing(error)
