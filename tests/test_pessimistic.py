@@ -71,6 +71,13 @@ def test_transaction_on_another_database_does_not_count():
         lock_row(Ticket.objects.using("other"), pk=1)
 
 
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_bound_without_a_database_is_for_the_default_one():
+    refused = pytest.raises(TransactionManagementError, match="'default'")
+    with transaction.atomic(using="other"), refused:
+        lock_timeout(1).__enter__()
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -34,7 +34,7 @@ def retry_stale(
 
     Args:
         attempts: how often it is run at most.
-        using: the database of the transaction.
+        using: the database of the transaction; the default one if None.
 
     Raises: `TransactionManagementError` when called inside of a transaction.
     """

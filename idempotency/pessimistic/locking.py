@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-from django.db import Error, connections, models, transaction
+from django.db import DEFAULT_DB_ALIAS, Error, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 
@@ -24,9 +24,12 @@ def lock_timeout(seconds: float, *, using: str | None = None) -> Iterator[None]:
     What was set before comes back, also when the block fails. MariaDB and MySQL count whole
     seconds, rounded up.
 
-    Raises: `TransactionManagementError` outside of a transaction.
+    Args:
+        using: the database; the default one if None, as for `transaction.atomic`.
+
+    Raises: `TransactionManagementError` outside of a transaction on that database.
     """
-    connection = connections[using or "default"]
+    connection = connections[using or DEFAULT_DB_ALIAS]
     require_transaction(connection)
     with bound_waits(connection, seconds_of(seconds)):
         yield

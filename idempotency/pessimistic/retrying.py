@@ -42,6 +42,10 @@ def atomic_retry(
     """
     Run the function in a transaction, and again if a deadlock or a lock wait ended it.
 
+    Args:
+        attempts: how often it is run at most.
+        using: the database of the transaction; the default one if None.
+
     Raises: `TransactionManagementError` when called inside of a transaction.
     """
     decorate = retrying("atomic_retry", _call, attempts=attempts, using=using)
