@@ -177,6 +177,11 @@ def test_only_takes_the_version_along(account):
         part.save()
 
 
+def test_only_none_is_refused_as_django_does():
+    with pytest.raises(TypeError, match="Cannot pass None"):
+        Account.objects.only(None)
+
+
 def test_defer_of_others_takes_the_version_along(account):
     part = Account.objects.defer("balance").get()
 
@@ -269,6 +274,13 @@ def test_update_or_create_counts_up(account):
     row, created = Account.objects.update_or_create(pk=account.pk, defaults={"balance": 5})
 
     assert (created, row.version, stored(account)) == (False, 2, 2)
+
+
+def test_rows_created_together_have_version_1():
+    rows = Account.objects.bulk_create([Account(name="A"), Account(name="B")])
+
+    assert [row.version for row in rows] == [1, 1]
+    assert [stored(row) for row in Account.objects.all()] == [1, 1]
 
 
 def test_upsert_is_refused(account):
