@@ -145,7 +145,7 @@ def lock(shelf: Shelf) -> None:
     assert_type(get_or_create_locked(Shelf, pk=1, defaults={"stock": 1}), tuple[Shelf, bool])
 
 
-def change(shelf: Shelf, sheet: Sheet) -> None:
+def change_rows(shelf: Shelf, sheet: Sheet) -> None:
     assert_type(restock(1, by=2), int)
     assert_type(rename(sheet), str)
     assert_type(move(1, 2), list[Shelf])
