@@ -24,7 +24,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import global_settings
 from django.contrib.auth.models import AnonymousUser
-from django.core.management import call_command, load_command_class
+from django.core.management import call_command, get_commands, load_command_class
 from django.db import connection, connections
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
@@ -387,7 +387,7 @@ def test_all_commands_exist(page: Path) -> None:
     for step in [step for block in blocks(page) for step in console(block)]:
         if step.words[:2] == ["python", "manage.py"]:
             command, *arguments = step.words[2:]
-            app = "idempotency" if "idempotency" in command else "django.core"
+            app = get_commands()[command]
             parser = load_command_class(app, command).create_parser("manage.py", command)
             parser.parse_args(arguments)
 

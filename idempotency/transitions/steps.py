@@ -50,7 +50,7 @@ class Step:
     def is_repeated_in(self, state: Any) -> bool:
         """Whether *state* is where the transition leads, and not one that it names to start in."""
         return state not in self.meta.transitions and any(
-            state in _states(declared.target) for declared in self.meta.transitions.values()
+            state in states_of(declared.target) for declared in self.meta.transitions.values()
         )
 
     def target_from(self, source: Any) -> Any:
@@ -59,7 +59,8 @@ class Step:
         return None if hasattr(target, "get_state") else target
 
 
-def _states(target: Any) -> list[Any]:
+def states_of(target: Any) -> list[Any]:
+    """Give the states to which a declared target may lead; none if they are not declared."""
     if hasattr(target, "get_state"):
         return list(target.allowed_states)
     return [] if target is None else [target]
