@@ -24,6 +24,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.conf import global_settings
 from django.contrib.auth.models import AnonymousUser
+from django.core import mail
 from django.core.management import call_command, get_commands, load_command_class
 from django.db import connection, connections
 from django.http import HttpResponse
@@ -32,7 +33,7 @@ from django.test.utils import isolate_apps
 from django.utils.module_loading import import_string
 
 import idempotency
-from idempotency import KeyInProgress, KeyReused, checks, exceptions
+from idempotency import KeyInProgress, KeyReused, checks, exceptions, transitions
 from idempotency.conf import STORE
 from idempotency.conf import Settings as OurSettings
 from idempotency.exceptions import IdempotencyError
@@ -631,6 +632,32 @@ def test_rows_are_locked_as_their_page_says() -> None:
 
 
 @on_databases
+def test_states_are_moved_as_their_page_says() -> None:
+    path = "docs/howto/move-a-state.md"
+    with examples(path) as page:
+        sent: list[Any] = []
+
+        async def send(lines: int) -> None:
+            sent.append(lines)
+
+        upload = page["Upload"].objects.create()
+        upload.run(lambda: 7)
+        outcomes = [async_to_sync(upload.tell)(send) for _ in range(2)]
+        shipment = page["Shipment"].objects.create()
+        for _ in range(2):
+            page["stamp"](shipment.pk)
+        (chart,) = [b.text for b in blocks(ROOT / path) if b.text.startswith("stateDiagram")]
+
+        assert [outcome.repeated for outcome in outcomes] == [False, True]
+        assert sent == [7]
+        assert (len(page["bank"].charges), len(mail.outbox)) == (1, 1)
+        assert transitions.log_of(shipment)[0].record_id == IdempotencyRecord.objects.get().pk
+        assert transitions.state_chart(page["Order"]) == chart
+        with pytest.raises(AttributeError):
+            page["order"].status = "open"
+
+
+@on_databases
 def test_an_unknown_outcome_is_freed_as_its_page_says() -> None:
     def fail() -> None:
         raise ConnectionError
@@ -823,6 +850,7 @@ def known_names() -> set[str]:
     errors = {error.__name__ for error in PROBLEMS} | {IdempotencyError.__name__}
     others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
     others |= {"VersionedModel", "VersionedManager", "VersionField"}
+    others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
     django_names |= {"DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}

@@ -3,6 +3,7 @@
 from typing import assert_type
 
 from django.db import models
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -30,6 +31,14 @@ from idempotency.pessimistic import (
     lock_timeout,
 )
 from idempotency.testing import CrashPoint, Finish, Interleaving, crash_points, interleavings, race
+from idempotency.transitions import (
+    TransitionLog,
+    TransitionOutcome,
+    TransitionsMixin,
+    log_of,
+    state_chart,
+    transition,
+)
 
 
 @idempotent_view
@@ -159,3 +168,23 @@ def prove() -> None:
     for interleaving in interleavings(handle, handle):
         assert_type(interleaving, Interleaving)
     assert_type(race(handle, processes=2), list[Finish])
+
+
+def is_due(order: VersionedModel) -> bool:
+    return True
+
+
+class Order(TransitionsMixin, VersionedModel):
+    class Meta:
+        app_label = "orders"
+
+    @transition("status", source="open", target="paid", conditions=[is_due])
+    def pay(self, amount: int) -> str:
+        return str(amount)
+
+
+def move(order: Order) -> None:
+    outcome: TransitionOutcome = order.pay(1, by="bank", note="transfer 77")
+    assert_type(outcome.repeated, bool)
+    assert_type(log_of(order), QuerySet[TransitionLog])
+    assert_type(state_chart(Order, "status"), str)
