@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.db import connections, transaction
 
@@ -10,16 +11,18 @@ from django.db import connections, transaction
 class _Undo:
     """Called when the transaction commits; dropped without a call when it rolls back."""
 
-    __slots__ = ("undo",)
+    __slots__ = ("connection", "undo")
 
-    def __init__(self, undo: Callable[[], None]) -> None:
+    def __init__(self, undo: Callable[[], None], connection: Any) -> None:
         self.undo: Callable[[], None] | None = undo
+        self.connection = connection
 
     def __call__(self) -> None:
         self.undo = None
 
     def __del__(self) -> None:
-        if self.undo is not None:
+        # Hooks are dropped as well when one before them fails, after the COMMIT.
+        if self.undo is not None and not self.connection.autocommit:
             self.undo()
 
 
@@ -31,4 +34,4 @@ def on_rollback(undo: Callable[[], None], using: str) -> None:
     back, and *undo* is never called.
     """
     if connections[using].in_atomic_block:
-        transaction.on_commit(_Undo(undo), using=using)
+        transaction.on_commit(_Undo(undo, connections[using]), using=using)

@@ -195,10 +195,46 @@ class Letter(Steps):
     def load(self, do=lambda letter: None):
         return do(self)
 
+    @transition(state, source="*", target=RETURN_VALUE("read", "kept"))
+    def judge(self, verdict):
+        return verdict
+
+    @transition(state, source=frozenset({"sent"}), target="read")
+    @transition(state, source="new", target="sent")
+    def advance(self):
+        Effect.objects.create(name=f"advance {self.pk}")
+
+    @transition(state, source="new", target="sent")
+    def stamp(self, method=None, instance=None):
+        return method, instance
+
+    @transition(state, source="new", target="sent")
+    def __hide(self):
+        return None
+
+    def hide(self):
+        return self.__hide()
+
+    @transition(weight, source=1, target=2, on_error=0)
+    def unload(self):
+        raise Refused
+
     @transition(state, source="new", target="sent")
     async def asend(self, do):
         await Effect.objects.acreate(name=f"asend {self.pk}")
         return await do(self)
+
+
+class Parcelled(Letter):
+    """A child whose transition goes on from that of its parent."""
+
+    class Meta:
+        proxy = True
+
+    @transition("state", source="new", target="sent")
+    def send(self, do=lambda letter: None):
+        Effect.objects.create(name=f"parcel {self.pk}")
+        return super().send(do)
 
 
 class Contract(Steps, VersionedModel):
@@ -230,6 +266,25 @@ class Lease(TransitionsMixin, Account):
     def send(self, do=lambda lease: None):
         Effect.objects.create(name=f"send {self.pk}")
         return do(self)
+
+
+class Post(TransitionsMixin, models.Model):
+    """A first table with a state, but without a version."""
+
+    state = FSMField(default="new", protected=True)
+
+    def __str__(self) -> str:
+        return self.state
+
+    @transition(state, source="new", target="sent")
+    def send(self):
+        return None
+
+
+class Registered(Post, VersionedModel):
+    """A row whose version is in the second table."""
+
+    number = models.IntegerField(default=0)
 
 
 class Stage(models.Model):

@@ -154,7 +154,12 @@ def test_states_that_are_no_plain_words_get_a_name():
 def test_states_may_be_numbers_or_empty():
     bill = made(FSMField(default=""), **named("pay", source="", target="paid"))
 
-    assert lines_of(state_chart(Letter, "weight"))[-2:] == ["s1 --> s2 : load", "s2 --> [*]"]
+    assert lines_of(state_chart(Letter, "weight"))[-4:] == [
+        "s1 --> s2 : load",
+        "s2 --> s3 : unload",
+        "s2 --> s1 : unload (on error)",
+        "s3 --> [*]",
+    ]
     assert lines_of(state_chart(bill))[0] == 'state "(empty)" as s1'
 
 

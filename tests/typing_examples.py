@@ -183,7 +183,7 @@ class Order(TransitionsMixin, VersionedModel):
         return str(amount)
 
 
-def move(order: Order) -> None:
+def pay_order(order: Order) -> None:
     outcome: TransitionOutcome = order.pay(1, by="bank", note="transfer 77")
     assert_type(outcome.repeated, bool)
     assert_type(log_of(order), QuerySet[TransitionLog])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 import django_fsm
 from asgiref.sync import async_to_sync, sync_to_async
 
 from .journal import name_of
-from .outcomes import TransitionOutcome
-from .rows import TransitionsMixin
-from .running import run_transition
+from .rows import OURS, TransitionsMixin
+from .running import Run
 from .steps import Step
+from .underway import outer_step
 
 Method = Callable[..., Any]
 
@@ -47,8 +47,11 @@ def transition(
     The call raises: `TransitionConflict` (which also is a `TransitionNotAllowed`) in another state
     or if a guard forbids it; `StaleObject` if the row is gone or, with a version, has changed.
     """
+    sources = (
+        source if isinstance(source, str | int) or not isinstance(source, Iterable) else [*source]
+    )
     declare = django_fsm.transition(
-        field, source, target, on_error, list(conditions or ()), permission, custom
+        field, sources, target, on_error, list(conditions or ()), permission, custom
     )
 
     def decorate(method: Method) -> Method:
@@ -57,6 +60,8 @@ def transition(
             return method
         if not inspect.isfunction(method):
             raise TypeError("@transition stands on a method: put it nearest to the function.")
+        if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+            raise TypeError(f"{method.__name__}() is a generator: a call of it would run nothing.")
         declare(method)
         return _dress(method)
 
@@ -64,31 +69,47 @@ def transition(
 
 
 def _dress(method: Method) -> Method:
-    own = frozenset(inspect.signature(method).parameters)
+    signature = inspect.signature(method)
 
-    def run(instance: Any, body: Method, args: Any, kwargs: Any) -> TransitionOutcome:
+    def run(instance: Any, body: Method, args: Any, kwargs: Any) -> Any:
         _require_ready(instance, method)
-        by, note = name_of(kwargs.get("by")), str(kwargs.get("note") or "")
-        given = {name: kwargs[name] for name in kwargs if name in own or name not in _FOR_THE_LOG}
-        return run_transition(Step.of(instance, method), body, args, given, by=by, note=note)
+        step = Step.of(instance, method)
+        said = {name: kwargs.get(name) for name in _FOR_THE_LOG}
+        given = {
+            name: value
+            for name, value in kwargs.items()
+            if name in signature.parameters or name not in _FOR_THE_LOG
+        }
+        if outer_step(step) is not None:
+            return body(instance, *args, **given)
+        bound = signature.bind(instance, *args, **given).arguments
+        said |= {name: bound[name] for name in _FOR_THE_LOG & bound.keys()}
+        by, note = name_of(said["by"]), str(said["note"] or "")
+        return Run(step, body, args, given, by=by, note=note).run()
 
     if inspect.iscoroutinefunction(method):
 
         @wraps(method)
-        async def acall(instance: Any, /, *args: Any, **kwargs: Any) -> TransitionOutcome:
+        async def acall(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
             # The transaction is that of one thread; the body runs in the caller's loop meanwhile.
             return await sync_to_async(run)(instance, async_to_sync(method), args, kwargs)
 
-        return acall
+        return _mark(acall)
 
     @wraps(method)
-    def call(instance: Any, /, *args: Any, **kwargs: Any) -> TransitionOutcome:
+    def call(instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         return run(instance, method, args, kwargs)
 
-    return call
+    return _mark(call)
 
 
 _FOR_THE_LOG = frozenset({"by", "note"})
+
+
+def _mark(call: Any) -> Method:
+    call.alters_data = True  # A template must not run it.
+    setattr(call, OURS, True)
+    return cast("Method", call)
 
 
 def _require_ready(instance: Any, method: Method) -> None:

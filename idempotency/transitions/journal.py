@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.db import models
-from django.db.models import Q
+from django.db import connections, models, router
+from django.db.models import Q, Value
 from django.db.models.functions import Now
 
 from ..current import current_record_id
 from ..models import TransitionLog
+from .outcomes import moved_on
 from .states import state_fields
 from .steps import Step
+from .taking import is_state, stored_state
 
 LONGEST = 255
+
+
+class UtcNow(Now):
+    """The time of the database; MariaDB's would be that of its zone."""
+
+    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
 def name_of(by: Any) -> str:
@@ -35,30 +42,61 @@ def name_of(by: Any) -> str:
 
 
 def write_log(step: Step, source: Any, target: Any, by: str, note: str) -> None:
-    """Note a transition in the transaction that is open."""
-    row = TransitionLog(
-        **_of(step.instance, step.field),
-        transition=step.name,
-        source=_text(source),
-        target=_text(target),
-        by=by,
-        note=note,
-        record_id=current_record_id(),
-        created_at=Now(),
-    )
-    row.save(using=step.using, force_insert=True)
+    """
+    Note a transition in the transaction that is open, out of the row that it moved.
+
+    Raises: `TransitionConflict` or `StaleObject` if the row is not in *target*: its body may have
+    moved it again, or the database undone the transaction.
+    """
+    values = {
+        **_of(step.field, step.keys),
+        "transition": step.name,
+        "source": _text(source),
+        "target": _text(target),
+        "by": by,
+        "note": note,
+        "record_id": current_record_id(),
+    }
+    rows = step.row_in(step.field.model).filter(is_state(step.field, target))
+    if not _insert_from(rows, values, step.using):
+        raise moved_on(step, target, stored_state(step))
+
+
+def _insert_from(rows: models.QuerySet[Any], values: dict[str, Any], using: str) -> int:
+    """Insert a row of the log for each of *rows*, in one statement; give how many there were."""
+    connection, options = connections[using], TransitionLog._meta
+    fields: list[Any] = [options.get_field(name) for name in values]
+    written = [
+        Value(value, output_field=field)
+        for value, field in zip(values.values(), fields, strict=True)
+    ]
+    selected = rows.order_by().values_list(*written, UtcNow())
+    select, parameters = selected.query.get_compiler(using).as_sql()
+    quote = connection.ops.quote_name
+    columns = [*(field.column for field in fields), "created_at"]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {quote(options.db_table)} ({', '.join(map(quote, columns))}) {select}",
+            parameters,
+        )
+        return int(cursor.rowcount)
 
 
 def log_of(instance: models.Model) -> models.QuerySet[TransitionLog]:
     """Give the transitions of *instance*, the last one first."""
-    logged = [Q(**_of(instance, field)) for field in state_fields(type(instance))]
-    return TransitionLog.objects.using(instance._state.db).filter(reduce(or_, logged))
+    using = router.db_for_write(type(instance), instance=instance)
+    logs = TransitionLog.objects.using(using)
+    wanted = Q()
+    for field in state_fields(type(instance)):
+        name = field.model._meta.pk.attname
+        wanted |= Q(**_of(field, {name: getattr(instance, name)}))
+    return logs.filter(wanted) if wanted else logs.none()
 
 
-def _of(instance: models.Model, field: Any) -> dict[str, str]:
+def _of(field: Any, keys: dict[str, Any]) -> dict[str, str]:
     """Name a row by the table that has its state, whichever child or proxy it was read as."""
     owner = field.model._meta
-    key = getattr(instance, owner.pk.attname)
+    key = owner.pk.to_python(keys[owner.pk.attname])
     return {"model": owner.label_lower, "object_id": str(key), "field": field.name}
 
 

@@ -37,13 +37,18 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, UNCHANGING):
         return value
     if isinstance(value, File):
-        return _FileAsItWas(id(value), value.name, value)
-    return copy.deepcopy(value)
+        # Read from a column, a file is its name; one that is new is not stored yet.
+        stored = getattr(value, "_committed", False)
+        return value.name if stored else _NewFile(id(value), value.name, value)
+    try:
+        return copy.deepcopy(value)
+    except (TypeError, copy.Error):
+        return value  # Only another object in its place is seen as a change.
 
 
 @dataclass(frozen=True, slots=True)
-class _FileAsItWas:
-    """A file, which a copy of would hold the whole object."""
+class _NewFile:
+    """A file that a save would store; a copy of it would hold the whole object."""
 
     identity: int
     name: str | None
@@ -57,8 +62,13 @@ def changed_fields(instance: models.Model, before: Values) -> list[models.Field[
         field
         for field in instance._meta.concrete_fields
         if field.attname in now
-        and (field.attname not in before or now[field.attname] != before[field.attname])
+        and (field.attname not in before or not _is_same(now[field.attname], before[field.attname]))
     ]
+
+
+def _is_same(now: Any, before: Any) -> bool:
+    # In JSON, 1 is not true.
+    return bool(now == before) and (isinstance(now, UNCHANGING) or repr(now) == repr(before))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,6 @@ def _put_back(instance: models.Model, field: Any, now: Values, before: Values) -
         instance.__dict__.pop(name, None)
     elif name not in now or now[name] != before[name]:
         value = before[name]
-        instance.__dict__[name] = value.name if isinstance(value, _FileAsItWas) else value
+        instance.__dict__[name] = value.file if isinstance(value, _NewFile) else value
         if field.is_relation and field.is_cached(instance):
             field.delete_cached_value(instance)

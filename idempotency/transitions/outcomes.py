@@ -38,7 +38,7 @@ class NotAllowed(TransitionConflict, TransitionNotAllowed):
 
     @classmethod
     def of(cls, step: Step, message: str, actual: Any) -> NotAllowed:
-        method = getattr(step.instance, step.name)
+        method = getattr(step.instance, step.name, step.method)
         return cls(
             message, expected=step.sources, actual=actual, object=step.instance, method=method
         )
@@ -55,16 +55,21 @@ def other_state(step: Step, actual: Any) -> NotAllowed:
     )
 
 
-def guard_failed(step: Step, row: models.Model, source: Any) -> NotAllowed:
-    """Name the first guard that forbids the transition of *row*."""
-    guards = step.meta.get_transition(source).conditions
-    first = next((guard for guard in guards if not guard(row)), None)
-    name = getattr(first, "__name__", "one that no longer does")
+def guard_failed(step: Step, source: Any, guard: Any) -> NotAllowed:
     return NotAllowed.of(
         step,
         f"{_name(step.instance)} may not {step.name}() from {_plain(source)!r}:"
-        f" its guard {name} forbids it.",
+        f" its guard {getattr(guard, '__name__', repr(guard))} forbids it.",
         source,
+    )
+
+
+def moved_on(step: Step, target: Any, actual: Any) -> NotAllowed:
+    return NotAllowed.of(
+        step,
+        f"{_name(step.instance)} was moved from {_plain(target)!r} to {_plain(actual)!r} while the"
+        f" body of {step.name}() ran.",
+        actual,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.core import checks
@@ -11,8 +13,10 @@ from django.db import models, router
 from django_fsm import FSMModelMixin
 
 from ..optimistic import VersionedModel
-from .states import is_as_read, protected_names, remember, state_fields
-from .steps import running_in
+from ..optimistic.versions import make_new, version_field
+from ..rollbacks import on_rollback
+from .states import READ, is_as_read, protected_names, remember, state_fields, state_of
+from .underway import changing, note_read
 
 if TYPE_CHECKING:
     Base = models.Model
@@ -21,6 +25,9 @@ else:  # A second abstract model would hide the Meta of the first.
 
 REFRESHING = "_states_refreshing"
 """Where an object keeps which protected states it is just reading again."""
+
+OURS = "_idempotency_transition"
+"""What a method has that this app declared as a transition."""
 
 SAVE_ARGUMENTS = ("force_insert", "force_update", "using", "update_fields")
 
@@ -38,20 +45,21 @@ class TransitionsMixin(Base):
         if models.Model in order and order.index(models.Model) < order.index(TransitionsMixin):
             raise TypeError(f"Name TransitionsMixin first among the bases of {cls.__name__}.")
 
-    @classmethod
-    def from_db(
-        cls, db: Any, field_names: Collection[str], values: Collection[Any], **options: Any
-    ) -> Any:
-        instance = super().from_db(db, field_names, values, **options)
-        remember(instance, state_fields(cls))
-        return instance
+    def __init__(self, *args: Any, **values: Any) -> None:
+        super().__init__(*args, **values)
+        remember(self, state_fields(type(self)))
 
     def save(self, *args: Any, **options: Any) -> None:
         options |= dict(zip(SAVE_ARGUMENTS, args, strict=False))
+        using = options.get("using") or router.db_for_write(type(self), instance=self)
+        is_new, had_key, read = self._state.adding, self.pk is not None, self.__dict__[READ]
         left_out = _left_out(self, options)
         if left_out:
             options["update_fields"] = _saved_names(self, options, left_out)
         super().save(**options)
+        on_rollback(partial(self.__dict__.__setitem__, READ, read), using)
+        if is_new:
+            on_rollback(partial(make_new, self, had_key), using)
         written = options.get("update_fields")
         remember(self, [f for f in state_fields(type(self)) if _is_among(f, written)])
 
@@ -60,7 +68,7 @@ class TransitionsMixin(Base):
     def refresh_from_db(
         self, using: str | None = None, fields: Any = None, from_queryset: Any = None
     ) -> None:
-        known = self.__dict__
+        known, fields = self.__dict__, None if fields is None else list(fields)
         asked = protected_names(type(self)) & (known.keys() if fields is None else set(fields))
         # A protected state can be set as long as there is none: no other object notices.
         before = {name: known.pop(name) for name in asked if name in known}
@@ -71,8 +79,9 @@ class TransitionsMixin(Base):
             del known[REFRESHING]
             for name in before.keys() - known.keys():
                 known[name] = before[name]
-        read = state_fields(type(self))
-        remember(self, [f for f in read if _is_among(f, fields)])
+        read = [field for field in self._meta.concrete_fields if _is_among(field, fields)]
+        remember(self, [field for field in state_fields(type(self)) if field in read])
+        note_read(self, [field.attname for field in read])
 
     def get_deferred_fields(self) -> set[str]:
         refreshing: frozenset[str] = self.__dict__.get(REFRESHING, frozenset())
@@ -85,7 +94,7 @@ class TransitionsMixin(Base):
         errors: dict[str, Any] = {}
         for field in protected:
             try:
-                field.clean(field.get_state(self), self)
+                field.clean(state_of(self, field), self)
             except ValidationError as error:
                 errors[field.name] = error.error_list
         try:
@@ -97,40 +106,47 @@ class TransitionsMixin(Base):
 
     @classmethod
     def check(cls, **options: Any) -> list[checks.CheckMessage]:
-        return [*super().check(**options), *_check_bases(cls), *_check_protection(cls)]
+        return [
+            *super().check(**options),
+            *_check_bases(cls),
+            *_check_declarations(cls),
+            *_check_protection(cls),
+        ]
 
 
 def _left_out(instance: Any, options: dict[str, Any]) -> set[str]:
     """Give the names of the states that a save must not write: what is stored may be newer."""
-    using = options.get("using") or router.db_for_write(type(instance), instance=instance)
-    if instance._state.adding or options.get("force_insert") or using != instance._state.db:
+    copied = options.get("using") not in (None, instance._state.db)
+    if instance._state.adding or options.get("force_insert") or copied:
         return set()
-    running = running_in(instance)
-    guarded = isinstance(instance, VersionedModel)  # An old object is refused as a whole.
+    now = changing(instance)
     return {
         field.name
         for field in state_fields(type(instance))
-        if field.attname in running or (not guarded and is_as_read(instance, field))
+        if field.attname in now
+        or (not _is_guarded(instance, field) and is_as_read(instance, field))
     }
+
+
+def _is_guarded(instance: Any, field: Any) -> bool:
+    """Whether each transition counts a version up, so that an old object is refused as a whole."""
+    if not isinstance(instance, VersionedModel):
+        return False
+    return issubclass(field.model, version_field(type(instance)).model)
 
 
 def _saved_names(instance: Any, options: dict[str, Any], left_out: set[str]) -> set[str]:
     """Give the names of the fields that the save writes, without those *left_out*."""
     asked = options.get("update_fields")
-    fields = [
-        field
+    if asked is not None:
+        return {name for name in asked if instance._meta.get_field(name).name not in left_out}
+    keys = {*instance._meta.pk_fields}
+    return {
+        field.name
         for field in instance._meta.concrete_fields
-        if not (field.primary_key or field.generated or field.name in left_out)
-    ]
-    if asked is None:
-        return {field.name for field in fields if field.attname in instance.__dict__}
-    kept = {
-        name
-        for field in instance._meta.concrete_fields
-        if field.name in left_out
-        for name in (field.name, field.attname)
+        if field.attname in instance.__dict__
+        and not (field in keys or field.primary_key or field.generated or field.name in left_out)
     }
-    return set(asked) - kept
 
 
 def _is_among(field: Any, names: Collection[str] | None) -> bool:
@@ -151,6 +167,26 @@ def _check_bases(model: type[models.Model]) -> list[checks.CheckMessage]:
     ]
 
 
+def _check_declarations(model: type[models.Model]) -> list[checks.CheckMessage]:
+    names = {field.name for field in model._meta.get_fields()}
+    found: list[checks.CheckMessage] = []
+    for name, method in inspect.getmembers(model, lambda member: hasattr(member, "_django_fsm")):
+        declared = method._django_fsm.field
+        if getattr(declared, "name", declared) not in names:
+            message = (
+                f"{model._meta.label}.{name}() is a transition of {declared!r}: no such field."
+            )
+            hint = "Name the state field."
+            found.append(checks.Error(message, hint=hint, obj=model, id="idempotency.E009"))
+        elif not hasattr(method, OURS):
+            message = (
+                f"{model._meta.label}.{name}() is a transition of django-fsm, not of this app."
+            )
+            hint = "Import transition from idempotency.transitions."
+            found.append(checks.Error(message, hint=hint, obj=model, id="idempotency.E010"))
+    return found
+
+
 def _check_protection(model: type[models.Model]) -> list[checks.CheckMessage]:
     return [
         checks.Warning(
@@ -160,5 +196,5 @@ def _check_protection(model: type[models.Model]) -> list[checks.CheckMessage]:
             id="idempotency.W008",
         )
         for field in state_fields(model)
-        if not field.protected
+        if not field.protected and not field.is_relation
     ]

@@ -2,131 +2,182 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial, wraps
 from typing import Any
 
 import django_fsm
 from django.db import transaction
+from django_fsm.signals import post_transition, pre_transition
 
 from ..rollbacks import on_rollback
 from .journal import write_log
-from .memory import Snapshot, values_of
+from .memory import Snapshot, Values, values_of
 from .outcomes import TransitionOutcome, guard_failed
-from .states import put_state, remember
-from .steps import Step, enter, leave
-from .taking import current_row, is_versioned, take
-from .writing import write_changes, write_state
+from .states import put_state, remember, state_fields
+from .steps import Step
+from .taking import current_row, take
+from .underway import under_way
+from .writing import forget_computed, write_changes, write_state, write_times
 
 Body = Callable[..., Any]
 
 
-def run_transition(
-    step: Step, body: Body, args: Any, kwargs: Any, *, by: str, note: str
-) -> TransitionOutcome:
-    """
-    Move the row, run *body* and log it, all in one transaction: all of it takes effect, or none.
+class Run:
+    """One call of a transition: all of it takes effect, or none."""
 
-    Raises: `TransitionConflict`, `StaleObject`; what *body* raises.
-    """
-    before = Snapshot.of(step.instance)
-    enter(step)
-    try:
-        with transaction.atomic(using=step.using):
-            outcome = _Run(step, body, by, note).run(args, kwargs)
-            undo = partial(before.restore, step.instance, left=values_of(step.instance))
-            on_rollback(undo, step.using)
-    except BaseException:
-        before.restore(step.instance)
-        raise
-    finally:
-        leave(step)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
+    def __init__(
+        self, step: Step, body: Body, args: Any, kwargs: Any, *, by: str, note: str
+    ) -> None:
+        self.step, self.body, self.args, self.kwargs = step, body, args, kwargs
+        self.by, self.note = by, note
+        self.before = Snapshot.of(step.instance)
+        self.left: Values | None = None
 
+    def run(self) -> TransitionOutcome:
+        """
+        Move the row, run the body and log it.
 
-class _Run:
-    """The inside of the transaction."""
+        Raises: `TransitionConflict`, `StaleObject`; what the body raises.
+        """
+        inside = True
+        try:
+            with transaction.atomic(using=self.step.using):
+                on_rollback(self._restore, self.step.using)
+                outcome = self._take()
+                inside = False
+        except BaseException:
+            if inside:  # Else it is the COMMIT that failed, or a hook after it.
+                self.before.restore(self.step.instance)
+            raise
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    def __init__(self, step: Step, body: Body, by: str, note: str) -> None:
-        self.step, self.body, self.by, self.note = step, body, by, note
-        self.entered = False
+    def _restore(self) -> None:
+        self.before.restore(self.step.instance, self.left)
 
-    def run(self, args: Any, kwargs: Any) -> TransitionOutcome | Exception:
+    def _take(self) -> TransitionOutcome | Exception:
         """Give the outcome; or, if the state for failures was written, the failure."""
-        step = self.step
-        taken = take(step)
+        taken = take(self.step)
         if taken.repeated:
+            self.left = values_of(self.step.instance)
             return TransitionOutcome(None, True, taken.source, taken.source)
-        self.source = self.target = taken.source
+        self.source = taken.source
+        self.declared = self.step.meta.next_state(taken.source)
         self._ask_guards()
         try:
-            result = step.field.change_state(step.instance, self._method(), *args, **kwargs)
-        except django_fsm.TransitionNotAllowed:
-            if self.entered:
-                raise
-            raise guard_failed(step, step.instance, self.source) from None
-        except Exception as error:
-            if not self._has_failure_state():
-                raise
-            return self._fail(error)
-        remember(step.instance, [step.field])
-        return TransitionOutcome(result, False, self.source, self.target)
+            with under_way(self.step) as entry:
+                self._send(pre_transition, self.declared)
+                start = Snapshot.of(self.step.instance)
+                with self._undone_on_failure():
+                    result, target = self._act(entry.values)
+        except _Failed as failed:
+            if transaction.get_rollback(using=self.step.using):
+                raise failed.error from None  # The database has undone more than the body.
+            start.restore(self.step.instance)
+            return self._fail(failed.error)
+        self._settle(target)
+        self._send(post_transition, target)
+        self._write_what_receivers_changed()
+        return TransitionOutcome(result, False, self.source, target)
 
     def _ask_guards(self) -> None:
-        """Ask the guards of the row as it is: without a version, an object may be older."""
-        if is_versioned(self.step) or not self.step.meta.get_transition(self.source).conditions:
+        """Ask the guards of the row as it is: an object may be older, or changed by its caller."""
+        guards = self.step.meta.get_transition(self.source).conditions
+        if not guards:
             return
         row = current_row(self.step)
         put_state(row, self.step.field, self.source)
-        if not self.step.meta.conditions_met(row, self.source):
-            raise guard_failed(self.step, row, self.source)
+        for guard in guards:
+            if not guard(row):
+                raise guard_failed(self.step, self.source, guard)
 
-    def _method(self) -> Body:
-        """Give the body as django-fsm calls it, with all that is written before its last signal."""
+    def _act(self, start: Values) -> tuple[Any, Any]:
+        """Run the body and write all of it; give its result, and the state that it leads to."""
+        try:
+            result = self._call_body()
+            target = self._target(result)
+            stored = self.step.target_from(self.source)
+            write_changes(self.step, start, self.source if stored is None else stored, target)
+            write_times(self.step)
+            write_log(self.step, self.source, target, self.by, self.note)
+        except Exception as error:
+            if self._on_error is None:
+                raise
+            raise _Failed(error) from error
+        return result, target
 
-        @wraps(self.step.method)
-        def method(instance: Any, *args: Any, **kwargs: Any) -> Any:
-            self.entered, self.start = True, Snapshot.of(instance)
-            with self._undone_on_failure():
-                result = self.body(instance, *args, **kwargs)
-                self.target = self._target(result, args, kwargs)
-                write_changes(self.step, self.start.values, self.source, self.target)
-                write_log(self.step, self.source, self.target, self.by, self.note)
-            leave(self.step)
+    def _call_body(self) -> Any:
+        result = self.body(self.step.instance, *self.args, **self.kwargs)
+        if not inspect.isawaitable(result):
             return result
-
-        return method
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"{self.step.name}() gave something to be awaited, which nobody would: declare the"
+            " transition on the coroutine function itself."
+        )
 
     def _undone_on_failure(self) -> AbstractContextManager[Any]:
         if self._on_error is None:
             return nullcontext()  # The whole transaction is undone.
         return transaction.atomic(using=self.step.using)
 
-    def _target(self, result: Any, args: Any, kwargs: Any) -> Any:
-        declared = self.step.meta.next_state(self.source)
-        if hasattr(declared, "get_state"):
-            return declared.get_state(
-                self.step.instance, django_fsm.transition, result, args=args, kwargs=kwargs
-            )
-        return self.source if declared is None else declared
-
     @property
     def _on_error(self) -> Any:
         return self.step.meta.exception_state(self.source)
 
-    def _has_failure_state(self) -> bool:
-        """Whether django-fsm has set a state for failures, which can still be written."""
-        state = self.step.field.get_state(self.step.instance)
-        broken = transaction.get_rollback(using=self.step.using)
-        return (
-            self.entered and self._on_error is not None and state == self._on_error and not broken
+    def _target(self, result: Any) -> Any:
+        if not hasattr(self.declared, "get_state"):
+            return self.source if self.declared is None else self.declared
+        return self.declared.get_state(
+            self.step.instance,
+            django_fsm.transition,
+            result,
+            args=self.args,
+            kwargs=self.kwargs,
         )
 
+    def _settle(self, target: Any) -> None:
+        """Let the object say what its row says."""
+        instance = self.step.instance
+        put_state(instance, self.step.field, target)
+        remember(instance, state_fields(type(instance)))
+        forget_computed(instance)
+        self.left = values_of(instance)
+
     def _fail(self, error: Exception) -> Exception:
-        self.start.restore(self.step.instance)
         write_state(self.step, self._on_error)
         write_log(self.step, self.source, self._on_error, self.by, self.note)
+        self._settle(self._on_error)
+        self._send(post_transition, self._on_error, exception=error)
+        self._write_what_receivers_changed()
         return error
+
+    def _send(self, signal: Any, target: Any, **more: Any) -> None:
+        """Send a signal as django-fsm does."""
+        signal.send(
+            sender=type(self.step.instance),
+            instance=self.step.instance,
+            name=self.step.name,
+            field=self.step.field,
+            source=self.source,
+            target=target,
+            method_args=self.args,
+            method_kwargs=self.kwargs,
+            **more,
+        )
+
+    def _write_what_receivers_changed(self) -> None:
+        if self.left is not None and post_transition.has_listeners(type(self.step.instance)):
+            write_changes(self.step, self.left, None, None)
+
+
+class _Failed(Exception):
+    """The body failed, and there is a state for that."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error

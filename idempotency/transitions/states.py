@@ -23,13 +23,21 @@ def _fields_of(model: type[models.Model]) -> tuple[Any, ...]:
 
 def protected_names(model: type[models.Model]) -> frozenset[str]:
     """Give the attributes that refuse to be set once they are."""
-    return frozenset(field.name for field in state_fields(model) if field.protected)
+    return frozenset(field.name for field in state_fields(model) if is_protected(field))
 
 
-def state_of(instance: models.Model, field: Any) -> Any:
+def is_protected(field: Any) -> bool:
+    """Whether nobody can set the state by hand; that of a key, of another name, is set anyway."""
+    return bool(field.protected) and not field.is_relation
+
+
+def state_of(instance: models.Model, field: Any, using: str | None = None) -> Any:
     """Give the state that *instance* was read with; one that was deferred is read now."""
     if field.attname not in instance.__dict__:
-        instance.refresh_from_db(fields=[field.attname])
+        rows: models.QuerySet[Any] = models.QuerySet(
+            type(instance), using=using or instance._state.db
+        )
+        instance.refresh_from_db(using=using, fields=[field.attname], from_queryset=rows)
     return field.get_state(instance)
 
 
@@ -48,5 +56,8 @@ def remember(instance: models.Model, fields: Any) -> None:
 
 
 def is_as_read(instance: models.Model, field: Any) -> bool:
+    """Whether no hand has set the state since it was read."""
+    if is_protected(field):
+        return True
     read = instance.__dict__.get(READ, {})
     return field.attname in read and read[field.attname] == instance.__dict__.get(field.attname)

@@ -8,8 +8,7 @@ from typing import Any
 from django.db import models
 
 from ..exceptions import StaleObject
-from ..optimistic import VersionedModel
-from ..optimistic.versions import expected_version, move_on, version_field
+from ..optimistic.versions import expected_version, move_on
 from .outcomes import other_state
 from .states import put_state, state_of
 from .steps import Step
@@ -31,30 +30,42 @@ def take(step: Step) -> Taken:
 
     Raises: `TransitionConflict`, `StaleObject`.
     """
-    source = state_of(step.instance, step.field)
-    if step.leads_from(source) and _move(step, source):
-        return Taken(source)
-    actual = _stored(step)
-    if step.is_repeated_in(actual):
+    read = state_of(step.instance, step.field, step.using)
+    if step.leads_from(read) and _move(step, read):
+        return Taken(read)
+    actual = stored_state(step)
+    if step.is_repeated(read, actual):
         put_state(step.instance, step.field, actual)
         return Taken(actual, repeated=True)
     if not step.leads_from(actual):
         raise other_state(step, actual)
-    # What the object knows is old, so the body and its guards get the row as it is.
-    step.instance.refresh_from_db(using=step.using, from_queryset=_locked(step.model, step))
+    _require_version(step)
+    # What the object knows is old, so the body gets the row as it is.
+    step.instance.refresh_from_db(using=step.using, from_queryset=locked(step, step.model))
     return take(step)
 
 
 def current_row(step: Step) -> Any:
     """Give the row as it is, as another object."""
-    row = _locked(step.model, step).first()
+    row = locked(step, step.model).first()
     if row is None:
         raise row_gone(step)
     return row
 
 
-def is_versioned(step: Step) -> bool:
-    return isinstance(step.instance, VersionedModel)
+def stored_state(step: Step) -> Any:
+    """Give the state of the row, which nobody else changes from now on."""
+    found = locked(step, step.field.model).values_list(step.field.attname).first()
+    if found is None:
+        raise row_gone(step)
+    return found[0]
+
+
+def row_gone(step: Step) -> StaleObject:
+    expected = None if step.version is None else expected_version(step.instance, step.version)
+    return StaleObject(
+        model=step.model, pk=step.keys[step.model._meta.pk.attname], expected=expected, actual=None
+    )
 
 
 def is_time(field: models.Field[Any, Any]) -> bool:
@@ -62,76 +73,53 @@ def is_time(field: models.Field[Any, Any]) -> bool:
     return bool(getattr(field, "auto_now", False))
 
 
-def row_in(model: type[models.Model], step: Step) -> models.QuerySet[Any]:
-    """Give the row in the table of *model*; no manager has a say in it, or counts a version up."""
-    key = getattr(step.instance, model._meta.pk.attname)
-    return models.QuerySet(model, using=step.using).filter(pk=key)
-
-
-def row_gone(step: Step) -> StaleObject:
-    model, pk = step.model, step.instance.pk
-    return StaleObject(model=model, pk=pk, expected=_expected(step), actual=None)
+def locked(step: Step, model: type[models.Model]) -> models.QuerySet[Any]:
+    return step.row_in(model).order_by().select_for_update()
 
 
 def _move(step: Step, source: Any) -> bool:
-    """Try the UPDATE from *source*; no row is a No."""
-    field, target = step.field, step.target_from(source)
-    values = {field.attname: source if target is None else target, **_times(step)}
-    rows = row_in(field.model, step).filter(_is(field.attname, source))
-    version = _version(step)
+    """Try the UPDATE from *source*; no row is a No, and then the object is as it was."""
+    known, target = step.instance.__dict__, step.target_from(source)
+    times = [field for field in step.field.model._meta.local_concrete_fields if is_time(field)]
+    before = {field.attname: known.get(field.attname) for field in times if field.attname in known}
+    values = {field.attname: field.pre_save(step.instance, False) for field in times}
+    moved = _update(
+        step, source, {step.field.attname: source if target is None else target, **values}
+    )
+    if not moved:
+        for name in values:
+            known.pop(name)
+        known.update(before)
+    elif step.version is not None:
+        move_on(step.instance, step.version, step.using)
+    return moved
+
+
+def _update(step: Step, source: Any, values: dict[str, Any]) -> bool:
+    field, version = step.field, step.version
+    rows = step.row_in(field.model).filter(is_state(field, source))
     if version is None:
         return bool(rows.update(**values))
     expected = expected_version(step.instance, version)
-    guard, moved = {version.name: expected}, {version.name: expected + 1}
+    guard, counted = {version.name: expected}, {version.name: expected + 1}
     if version.model is field.model:
-        done = bool(rows.filter(**guard).update(**values, **moved))
-    else:
-        # As in a save, the table with the version is locked first.
-        root = _locked(version.model, step).filter(**guard)
-        done = bool(root.values_list("pk")) and bool(rows.update(**values) and root.update(**moved))
-    if done:
-        move_on(step.instance, version, step.using)
-    return done
+        return bool(rows.filter(**guard).update(**values, **counted))
+    # As in a save, the table with the version is locked first.
+    root = locked(step, version.model).filter(**guard)
+    return bool(root.values_list("pk")) and bool(rows.update(**values) and root.update(**counted))
 
 
-def _stored(step: Step) -> Any:
-    """Give the state of the row, which nobody else changes from now on."""
-    rows = _locked(step.field.model, step)
-    version = _version(step)
-    found = rows.values_list(step.field.attname).first()
-    if found is None:
-        raise row_gone(step)
-    if version is not None and not step.is_repeated_in(found[0]) and step.leads_from(found[0]):
-        _require_version(step, version)
-    return found[0]
-
-
-def _require_version(step: Step, version: Any) -> None:
-    expected = _expected(step)
-    actual = _locked(version.model, step).values_list(version.name, flat=True).first()
+def _require_version(step: Step) -> None:
+    if step.version is None:
+        return
+    expected = expected_version(step.instance, step.version)
+    rows = locked(step, step.version.model)
+    actual = rows.values_list(step.version.name, flat=True).first()
     if actual != expected:
-        facts = {"model": step.model, "pk": step.instance.pk}
-        raise StaleObject(**facts, expected=expected, actual=actual)
+        pk = step.instance.pk
+        raise StaleObject(model=step.model, pk=pk, expected=expected, actual=actual)
 
 
-def _version(step: Step) -> Any:
-    return version_field(step.model) if is_versioned(step) else None
-
-
-def _expected(step: Step) -> int | None:
-    version = _version(step)
-    return None if version is None else expected_version(step.instance, version)
-
-
-def _times(step: Step) -> dict[str, Any]:
-    """Give the times of the last change that the table of the state keeps."""
-    times = [field for field in step.field.model._meta.local_concrete_fields if is_time(field)]
-    return {field.attname: field.pre_save(step.instance, False) for field in times}
-
-
-def _is(name: str, state: Any) -> models.Q:
+def is_state(field: Any, state: Any) -> models.Q:
+    name = field.attname
     return models.Q(**{f"{name}__isnull": True} if state is None else {name: state})
-
-
-def _locked(model: type[models.Model], step: Step) -> models.QuerySet[Any]:
-    return row_in(model, step).select_for_update()
