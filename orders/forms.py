@@ -36,6 +36,10 @@ class OrderForm(forms.Form):
         return self.cleaned_data["client_reference"] or None
 
 
+class QuantityForm(forms.Form):
+    quantity = forms.IntegerField(min_value=1, max_value=1_000)
+
+
 class PaymentForm(forms.Form):
     amount = forms.IntegerField(min_value=1, max_value=LARGEST_ID // 2)
 

@@ -9,8 +9,11 @@ from typing import Any, Concatenate, ParamSpec
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from idempotency import IdempotencyError
+from idempotency.http import problem_response
+
 from .forms import BadInput
-from .models import NotDue, Order, OutOfStock
+from .models import NotDue, Order, OutOfStock, Unchangeable
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -20,6 +23,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     Order.DoesNotExist: HTTPStatus.NOT_FOUND,
     OutOfStock: HTTPStatus.CONFLICT,
     NotDue: HTTPStatus.CONFLICT,
+    Unchangeable: HTTPStatus.CONFLICT,
 }
 
 
@@ -32,6 +36,8 @@ def answer_refusals(view: View[P]) -> View[P]:
             return view(request, *args, **kwargs)
         except tuple(STATUS) as refusal:
             return problem(STATUS[type(refusal)], refusal)
+        except IdempotencyError as error:
+            return problem_response(error)
 
     return answer
 

@@ -1,16 +1,21 @@
-"""The endpoints: orders are placed and paid once for each `Idempotency-Key`."""
+"""The endpoints: orders are placed, paid and moved on once for each `Idempotency-Key`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST
 
 from idempotency import idempotent_view
+from idempotency.conditional import if_match
+from idempotency.pessimistic import lock_row
+from idempotency.transitions import TransitionOutcome
 
-from .forms import OrderForm, PaymentForm, read
+from .forms import OrderForm, PaymentForm, QuantityForm, read
 from .models import Order
 from .problems import answer_refusals
 
@@ -31,11 +36,36 @@ def pay(request: HttpRequest, order_id: int) -> HttpResponse:
     return pay_order(request, order_id)
 
 
-@require_safe
+@csrf_exempt
+@require_POST
+@idempotent_view
+def ship(request: HttpRequest, order_id: int) -> HttpResponse:
+    """Ship an order once it is paid."""
+    return move_order(request, order_id, Order.ship)
+
+
+@csrf_exempt
+@require_POST
+@idempotent_view
+def cancel(request: HttpRequest, order_id: int) -> HttpResponse:
+    """Cancel an order that is not shipped yet: its goods and its money go back."""
+    return move_order(request, order_id, Order.cancel)
+
+
+def order_of(request: HttpRequest, order_id: int) -> Order:
+    return Order.objects.get(pk=order_id)
+
+
+@csrf_exempt
+@require_http_methods(["GET", "HEAD", "PATCH"])
+@idempotent_view(required=False)
 @answer_refusals
-def detail(request: HttpRequest, order_id: int) -> HttpResponse:
-    """Show an order as it is now; reading needs no key."""
-    return JsonResponse(describe(Order.objects.get(pk=order_id)))
+@if_match(order_of)
+def detail(request: HttpRequest, order: Order, order_id: int) -> HttpResponse:
+    """Show an order as it is now; or change its quantity, if it is still as the client saw it."""
+    if request.method == "PATCH":
+        order.change_quantity(read(QuantityForm, request)["quantity"])
+    return JsonResponse(describe(order))
 
 
 @answer_refusals
@@ -49,9 +79,28 @@ def place_order(request: HttpRequest) -> HttpResponse:
 def pay_order(request: HttpRequest, order_id: int) -> HttpResponse:
     """Take a payment for an order, or say why not."""
     amount = read(PaymentForm, request)["amount"]
-    payment = Order.objects.get(pk=order_id).pay(amount)
-    content = {"id": payment.pk, "amount": amount, "order": describe(payment.order)}
+    with transaction.atomic():
+        # Each of several payments finds what the one before it has left to pay.
+        order = lock_row(Order, pk=order_id)
+        payment = order.pay(amount, by=actor(request)).result
+    content = {"id": payment.pk, "amount": amount, "order": describe(order)}
     return JsonResponse(content, status=201)
+
+
+@answer_refusals
+def move_order(
+    request: HttpRequest, order_id: int, move: Callable[..., TransitionOutcome]
+) -> HttpResponse:
+    """Move an order to its next state, or say why not."""
+    with transaction.atomic():
+        order = lock_row(Order, pk=order_id)
+        move(order, by=actor(request))
+    return JsonResponse(describe(order))
+
+
+def actor(request: HttpRequest) -> Any:
+    """Give who is named in the log of transitions."""
+    return request.user if request.user.is_authenticated else "a client"
 
 
 def describe(order: Order) -> dict[str, Any]:

@@ -226,7 +226,7 @@ def act_out(product: Product, intent: Intent, tally: Tally, *, pay: bool = True)
     order = Order.objects.place(product, intent.quantity, intent.key)
     tally.orders[intent.key] = {order.pk}
     if pay:
-        tally.payments[intent.key] = {order.pay(100).pk}
+        tally.payments[intent.key] = {order.pay(100).result.pk}
     return order
 
 

@@ -9,7 +9,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from orders.models import Order, Payment, Product
+from idempotency.transitions import log_of
+from orders.models import Order, OutOfStock, Payment, Product
 
 KEY = "a key that nobody guesses"
 OTHER_KEY = "another key, for another intent"
@@ -244,6 +245,142 @@ def test_no_order_is_not_found(client: Client) -> None:
     assert client.get(reverse("orders:detail", args=[2**40])).status_code == 404
 
 
+# Moving on.
+
+
+def test_order_is_paid_shipped_and_never_cancelled_after_that(client: Client, order: Order) -> None:
+    post(client, "pay", order.pk, amount=order.total)
+
+    shipped = post(client, "ship", order.pk, key="a key to ship the order with")
+    again = post(client, "ship", order.pk, key="another key to ship it with")
+    cancelled = post(client, "cancel", order.pk, key="a key to cancel the order with")
+
+    assert (shipped.status_code, shipped.json()["status"]) == (200, "shipped")
+    assert (again.status_code, again.json()["status"]) == (200, "shipped")
+    assert (cancelled.status_code, cancelled.json()["state"]) == (409, "shipped")
+    assert cancelled.json()["type"].endswith("transition-conflict")
+    steps = [(log.source, log.target, log.by) for log in log_of(order)]
+    assert steps == [("paid", "shipped", "a client"), ("placed", "paid", "a client")]
+
+
+def test_order_is_not_shipped_before_it_is_paid(client: Client, order: Order) -> None:
+    post(client, "pay", order.pk, amount=1)
+
+    answer = post(client, "ship", order.pk, key=OTHER_KEY)
+
+    assert (answer.status_code, answer.json()["state"]) == (409, "placed")
+
+
+def test_cancelled_order_gives_goods_and_money_back(client: Client, order: Order) -> None:
+    post(client, "pay", order.pk, amount=400)
+
+    first, second = (post(client, "cancel", order.pk, key=OTHER_KEY) for _ in range(2))
+    third = post(client, "cancel", order.pk, key="a third key for the same order")
+
+    order.refresh_from_db()
+    order.product.refresh_from_db()
+    assert (order.status, order.paid, order.product.stock) == (Order.Status.CANCELLED, 0, 10)
+    assert list(order.refunds.values_list("amount", flat=True)) == [400]
+    assert first.content == second.content == third.content
+    assert str(order.refunds.get()) == f"Refund {order.refunds.get().pk}: 400 for order {order.pk}"
+
+
+def test_nothing_is_paid_for_a_cancelled_order(client: Client, order: Order) -> None:
+    order.cancel()
+
+    answer = post(client, "pay", order.pk, amount=1)
+    unprotected = post(client, "unprotected:pay", order.pk, amount=1)
+
+    assert (answer.status_code, answer.json()["state"]) == (409, "cancelled")
+    assert unprotected.status_code == 409
+    assert Payment.objects.count() == 0
+
+
+def test_moving_no_order_is_not_found(client: Client) -> None:
+    assert post(client, "ship", 2**40).status_code == 404
+
+
+# Changing what was ordered.
+
+
+def patch(client: Client, order: Order, tag: str | None, content: Any) -> Any:
+    headers = {} if tag is None else {"If-Match": tag}
+    address = order.get_absolute_url()
+    return client.patch(address, content, content_type="application/json", headers=headers)
+
+
+def test_order_is_changed_by_who_has_seen_it(client: Client, order: Order) -> None:
+    seen = client.get(order.get_absolute_url())["ETag"]
+
+    answer = patch(client, order, seen, {"quantity": 5})
+    late = patch(client, order, seen, {"quantity": 1})
+
+    order.refresh_from_db()
+    order.product.refresh_from_db()
+    assert (answer.status_code, answer["ETag"]) == (200, f'"order-{order.pk}-2"')
+    assert (late.status_code, late["ETag"]) == (412, f'"order-{order.pk}-2"')
+    assert (order.quantity, order.total, order.product.stock) == (5, 2_500, 5)
+
+
+@pytest.mark.parametrize(
+    ("tag", "content", "status"),
+    [
+        (None, {"quantity": 5}, 428),
+        ("2", {"quantity": 5}, 400),
+        ('"order-0-1"', {"quantity": 5}, 412),
+        ("*", {"quantity": 0}, 400),
+        ("*", {"quantity": 99}, 409),
+    ],
+)
+def test_wrong_change_writes_nothing(
+    client: Client, order: Order, tag: str | None, content: Any, status: int
+) -> None:
+    answer = patch(client, order, tag, content)
+
+    order.refresh_from_db()
+    order.product.refresh_from_db()
+    assert answer.status_code == status
+    assert answer["Content-Type"] == "application/problem+json"
+    assert (order.quantity, order.total, order.product.stock, order.version) == (2, 1_000, 8, 1)
+
+
+def test_paid_order_is_not_changed(client: Client, order: Order) -> None:
+    order.pay(100)
+
+    answer = patch(client, order, "*", {"quantity": 1})
+
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == f"Order {order.pk} is placed, with 100 paid."
+
+
+def test_change_sent_twice_with_a_key_is_made_once(client: Client, order: Order) -> None:
+    address, tag = order.get_absolute_url(), f'"order-{order.pk}-1"'
+    headers = {"If-Match": tag, "Idempotency-Key": KEY}
+
+    answers = [
+        client.patch(address, {"quantity": 3}, content_type="application/json", headers=headers)
+        for _ in range(2)
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[1]["Idempotent-Replayed"] == "true"
+
+
+def test_several_products_are_reserved_together_or_not_at_all(product: Product) -> None:
+    other = Product.objects.create(name="Pot", price=900, stock=1)
+
+    with pytest.raises(OutOfStock):
+        Product.objects.reserve({product.pk: 1, other.pk: 2})
+
+    assert set(Product.objects.filter(pk__in=[product.pk, other.pk]).values_list("stock")) == {
+        (10,),
+        (1,),
+    }
+
+
+# Pages.
+
+
 def test_start_page_counts_and_shows_what_to_try(client: Client, order: Order) -> None:
     order.pay(100)
     Product.objects.exclude(pk=order.product_id).delete()
@@ -263,7 +400,7 @@ def test_start_page_says_how_to_fill_empty_shelves(client: Client) -> None:
 
 @pytest.mark.parametrize("model", ["product", "order", "payment"])
 def test_staff_see_what_happened(admin_client: Client, order: Order, model: str) -> None:
-    payment = order.pay(100)
+    payment = order.pay(100).result
     shown = {"product": order.product_id, "order": order.pk, "payment": payment.pk}[model]
     changelist = reverse(f"admin:orders_{model}_changelist")
     change = reverse(f"admin:orders_{model}_change", args=[shown])
@@ -274,7 +411,7 @@ def test_staff_see_what_happened(admin_client: Client, order: Order, model: str)
 
 @pytest.mark.parametrize("model", ["order", "payment"])
 def test_staff_cannot_rewrite_what_happened(admin_client: Client, order: Order, model: str) -> None:
-    payment = order.pay(100)
+    payment = order.pay(100).result
     shown = {"order": order.pk, "payment": payment.pk}[model]
 
     for action in ("add", "change", "delete"):
@@ -284,7 +421,7 @@ def test_staff_cannot_rewrite_what_happened(admin_client: Client, order: Order, 
 
 
 def test_rows_name_themselves(order: Order) -> None:
-    payment = order.pay(100)
+    payment = order.pay(100).result
 
     assert str(order) == f"Order {order.pk}: 2 x Cup"
     assert str(payment) == f"Payment {payment.pk}: 100 for order {order.pk}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from django.http import HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpResponse, JsonResponse
 
 from .. import exceptions
 from ..conf import settings
@@ -53,7 +53,7 @@ PROBLEMS: dict[type[IdempotencyError], Problem] = {
 }
 
 
-def problem_response(error: IdempotencyError) -> HttpResponseBase:
+def problem_response(error: IdempotencyError) -> HttpResponse:
     """Give the answer that tells *error*; it never contains a key or a kept answer."""
     location = getattr(error, "location", None)
     if location:
