@@ -10,7 +10,7 @@ from functools import partial, wraps
 from typing import Any, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
-from django.db import transaction
+from django.db import Error, transaction
 from django.db.transaction import TransactionManagementError
 
 Result = TypeVar("Result")
@@ -18,6 +18,20 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 LONGEST = 0.25
 """The longest pause between two attempts, in seconds."""
+
+
+UNDONE = frozenset({"40P01", "40001", 1213, 1020})
+"""What PostgreSQL, and MariaDB and MySQL, say of a deadlock and of a row newer than a snapshot."""
+
+
+def codes_of(error: BaseException) -> set[Any]:
+    """Give the state or the number by which the database names *error*."""
+    return {getattr(error.__cause__, "sqlstate", None), *error.args[:1]}
+
+
+def is_undone(error: BaseException) -> bool:
+    """Whether the database has undone the transaction, which may go well when it is run anew."""
+    return isinstance(error, Error) and bool(codes_of(error) & UNDONE)
 
 
 def retrying(name: str, call: Callable[..., Any], **options: Any) -> Callable[[Work], Work]:

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any, overload
 
 from ..exceptions import StaleObject
-from ..retries import Work, retrying, run_again
+from ..retries import Work, is_undone, retrying, run_again
 
 _retrying: ContextVar[bool] = ContextVar("idempotency_retrying", default=False)
 
@@ -29,6 +29,9 @@ def retry_stale(
     """
     Run the function in a transaction, and again when it raises `StaleObject`.
 
+    It is run again as well when the database undoes it: for a deadlock, or a row newer than its
+    snapshot.
+
     It has to read inside what it changes. Only the outermost of several such functions is run
     again.
 
@@ -47,10 +50,11 @@ def _call(function: Callable[[], Any], *, attempts: int, using: str | None) -> A
         return function()
     reset = _retrying.set(True)
     try:
-        return run_again(function, may_retry=_is_stale, attempts=attempts, using=using)
+        return run_again(function, may_retry=_may_retry, attempts=attempts, using=using)
     finally:
         _retrying.reset(reset)
 
 
-def _is_stale(error: Exception) -> bool:
-    return isinstance(error, StaleObject)
+def _may_retry(error: Exception) -> bool:
+    # Of a row newer than its snapshot, the database itself may say that it is stale.
+    return isinstance(error, StaleObject) or is_undone(error)

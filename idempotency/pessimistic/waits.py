@@ -11,20 +11,13 @@ from django.db import Error, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import LockUnavailable
+from ..retries import codes_of, is_undone
 
 LOCK_WAITS = frozenset({"55P03", 1205, 3572})
 """PostgreSQL's state and the numbers of MariaDB and MySQL for a lock not got in time."""
 
-UNDONE = frozenset({"40P01", "40001", 1213, 1020})
-"""The same for a deadlock and a row newer than the snapshot: the whole transaction is undone."""
-
 SQLITE_BUSY = frozenset({5, 6})
 """The primary result codes for a locked file and a locked table."""
-
-
-def _codes(error: BaseException) -> set[Any]:
-    cause = error.__cause__
-    return {getattr(cause, "sqlstate", None), *error.args[:1]}
 
 
 def _is_busy(error: BaseException) -> bool:
@@ -34,14 +27,14 @@ def _is_busy(error: BaseException) -> bool:
 
 def is_lock_wait(error: BaseException) -> bool:
     """Whether *error* says that another transaction held a lock for too long."""
-    return isinstance(error, Error) and (bool(_codes(error) & LOCK_WAITS) or _is_busy(error))
+    return isinstance(error, Error) and (bool(codes_of(error) & LOCK_WAITS) or _is_busy(error))
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether the same transaction may go well when it is run anew."""
     if isinstance(error, LockUnavailable):
         return error.__cause__ is not None and is_lock_wait(error.__cause__)
-    return isinstance(error, Error) and (is_lock_wait(error) or bool(_codes(error) & UNDONE))
+    return is_lock_wait(error) or is_undone(error)
 
 
 @contextmanager

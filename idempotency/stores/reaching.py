@@ -12,6 +12,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 
 from ..exceptions import StoreUnavailable
+from ..retries import is_undone
 from .base import Interrupted, Unconfirmed
 
 Result = TypeVar("Result")
@@ -67,15 +68,9 @@ class Transaction:
 
 def _unavailable(error: DatabaseError, connection: BaseDatabaseWrapper) -> StoreUnavailable:
     """Give the error that tells whether the same step may go well in a new transaction."""
-    if _is_passing(error) or _is_lost(connection):
+    if is_undone(error) or _is_lost(connection):
         return Interrupted(retry_after=1)
     return StoreUnavailable(retry_after=1)
-
-
-def _is_passing(error: BaseException) -> bool:
-    """Whether *error* is a deadlock or a serialization failure, which a new transaction cures."""
-    cause = error.__cause__
-    return getattr(cause, "sqlstate", None) in {"40001", "40P01"} or error.args[:1] == (1213,)
 
 
 def _is_lost(connection: BaseDatabaseWrapper) -> bool:

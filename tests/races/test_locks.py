@@ -9,9 +9,10 @@ from django.db.models import F
 
 from idempotency import LockUnavailable
 from idempotency.inserts import TRIES
+from idempotency.optimistic import retry_stale
 from idempotency.pessimistic import atomic_retry, get_or_create_locked, lock_row, lock_rows
 from idempotency.testing import race
-from tests.models import Effect, Ticket
+from tests.models import Account, Effect, Ticket
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -250,6 +251,34 @@ def test_lock_gives_what_is_newer_than_the_snapshot(connect_with, lock, choice, 
 
     assert change() == "new"
     assert len(attempts) == expected
+
+
+@with_row_locks
+@pytest.mark.parametrize(
+    "choice",
+    [choice for choice, _ in SNAPSHOTS[connection.vendor].values()],
+    ids=SNAPSHOTS[connection.vendor],
+)
+def test_change_of_an_old_snapshot_is_made_anew(connect_with, choice):
+    Account.objects.create(balance=1)
+    connect_with(isolation_level=repeatable_read())
+    if choice:
+        connect_with(init_command=choice)
+    attempts = []
+
+    @retry_stale
+    def change():
+        row = Account.objects.get()
+        attempts.append(row.balance)
+        if len(attempts) == 1:
+            elsewhere(lambda: Account.objects.update(balance=5))
+        row.balance += 1
+        row.save()
+
+    change()
+
+    assert attempts == [1, 5]
+    assert Account.objects.get().balance == 6
 
 
 @on_mysql
