@@ -286,6 +286,11 @@ class Registered(Post, VersionedModel):
 
     number = models.IntegerField(default=0)
 
+    objects = VersionedManager()
+
+    class Meta:
+        base_manager_name = "objects"
+
 
 class Stage(models.Model):
     """A state with a row of its own."""
