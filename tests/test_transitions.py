@@ -3,13 +3,17 @@
 import pickle
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
+from io import StringIO
 
 import django_fsm
 import pytest
 from django.apps import apps
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.contrib.auth.models import Permission, User
+from django.contrib.messages.storage.cookie import CookieStorage
 from django.core.exceptions import ValidationError
 from django.core.files.base import ContentFile
+from django.core.management import call_command
 from django.db import IntegrityError, connection, models, transaction
 from django.db.models import F
 from django.db.models.signals import post_init
@@ -22,6 +26,8 @@ from django_fsm import (
     can_proceed,
     has_transition_perm,
 )
+from django_fsm.admin import FSMAdminMixin
+from django_fsm.management.commands import graph_transitions
 from django_fsm.signals import post_transition, pre_transition
 
 from idempotency import StaleObject, TransitionConflict, current_claim, run_once
@@ -1023,6 +1029,39 @@ def test_available_transitions_and_permissions_are_told(letter):
     assert not has_transition_perm(letter.load, user)
     assert has_transition_perm(letter.load, permitted)
     assert {"load", "unload"} == {found.name for found in letter.get_all_weight_transitions()}
+
+
+def test_graph_of_django_fsm_is_drawn():
+    drawn = StringIO()
+
+    call_command(graph_transitions.Command(), "tests.Letter", stdout=drawn)
+
+    assert 'label="send"' in drawn.getvalue() or "label=send" in drawn.getvalue()
+
+
+@pytest.fixture
+def press(rf):
+    """Give a function that presses a button of django-fsm's admin, and gives what it says."""
+    admin = type("LetterAdmin", (FSMAdminMixin, ModelAdmin), {"fsm_fields": ["state"]})
+    user = User.objects.create(username="ada")
+
+    def press_button(row, name):
+        request = rf.post("/", {"_fsm_transition_to": name})
+        request.user, request._messages = user, CookieStorage(request)
+        answer = admin(Letter, AdminSite()).response_change(request, row)
+        assert answer.status_code == 302
+        return [str(message) for message in request._messages]
+
+    return press_button
+
+
+def test_button_of_the_admin_of_django_fsm_moves_once(letter, press):
+    late = stored(letter)
+
+    assert press(letter, "send") == ["FSM transition 'send' succeeded."]
+    assert press(late, "weigh") == ["FSM transition 'weigh' is not allowed."]
+    assert stored(letter).state == "sent"
+    assert steps_of(letter) == [("new", "sent")]
 
 
 # Async bodies.
