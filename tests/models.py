@@ -1,5 +1,6 @@
 """Models that only the tests need."""
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django_fsm import GET_STATE, RETURN_VALUE, FSMField, FSMIntegerField, FSMKeyField
 
@@ -331,3 +332,79 @@ class Unmixed(models.Model):
     @transition(state, source="new", target="sent")
     def send(self):
         return None
+
+
+def is_urgent(invoice):
+    return invoice.urgent
+
+
+def may_approve(invoice, user):
+    return user.has_perm("tests.change_invoice") and user.username != "clerk"
+
+
+class Invoice(TransitionsMixin, VersionedModel):
+    """A row that people edit and move, with a field of every kind."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "to be paid"
+        APPROVED = "approved", "approved"
+        PAID = "paid", "paid"
+        LOST = "lost", "written off"
+
+    name = models.CharField(max_length=40)
+    amount = models.DecimalField(max_digits=8, decimal_places=2, default=0)
+    due = models.DateField(null=True, blank=True)
+    sent_at = models.DateTimeField(null=True, blank=True)
+    urgent = models.BooleanField(default=False)
+    kind = models.CharField(
+        max_length=10, choices=[("goods", "Goods"), ("work", "Work")], default="work"
+    )
+    terms = models.JSONField(default=dict, blank=True)
+    scan = models.FileField(blank=True)
+    ticket = models.ForeignKey(Ticket, models.SET_NULL, null=True, blank=True)
+    effects = models.ManyToManyField(Effect, blank=True)
+    state = FSMField(default=State.OPEN, choices=State, protected=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @transition(
+        state,
+        source=["open", "paid"],
+        target="approved",
+        permission=may_approve,
+        custom={"label": "Approve it"},
+    )
+    def approve(self):
+        Effect.objects.create(name=f"approve {self.pk}")
+
+    @transition(state, source=["open", "approved"], target="approved")
+    def remind_again(self):
+        Effect.objects.create(name=f"remind {self.pk}")
+
+    @transition(state, source="open", target="paid", custom={"form": "tests.sites.PaymentForm"})
+    def pay(self, method, amount=None):
+        if method == "gold":
+            raise ValidationError("100 % of the bank's gold is gone.")
+        self.name = f"{self.name} by {method}"
+
+    @transition(state, source="open", target="lost", custom={"admin": False})
+    def file_away(self):
+        return None
+
+    @transition(state, source="open", target="lost")
+    def lend_to(self, somebody):
+        return somebody
+
+    @transition(state, source="open", target="paid", on_error="lost")
+    def collect(self):
+        raise Refused
+
+    @transition(state, source="open", target="paid", conditions=[is_urgent])
+    def hurry(self):
+        return None
+
+    @transition(state, source="open", target=RETURN_VALUE("paid", "lost"))
+    async def settle(self):
+        await Effect.objects.acreate(name=f"settle {self.pk}")
+        return "paid"

@@ -21,7 +21,7 @@ LAYERS = [
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},
-    {"transitions"},
+    {"transitions", "forms"},
     {"stores"},
     {"policy", "codecs", "renewal"},
     {"claims", "claiming", "settling", "patience"},
