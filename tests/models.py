@@ -383,10 +383,10 @@ class Invoice(TransitionsMixin, VersionedModel):
         Effect.objects.create(name=f"remind {self.pk}")
 
     @transition(state, source="open", target="paid", custom={"form": "tests.sites.PaymentForm"})
-    def pay(self, method, amount=None):
-        if method == "gold":
+    def pay(self, means, amount=None):
+        if means == "gold":
             raise ValidationError("100 % of the bank's gold is gone.")
-        self.name = f"{self.name} by {method}"
+        self.name = f"{self.name} by {means}"
 
     @transition(state, source="open", target="lost", custom={"admin": False})
     def file_away(self):

@@ -28,12 +28,12 @@ LAYERS = [
     {"protocol"},
     {"http"},
     {"decorators", "middleware", "conditional"},
-    {"checks", "purge"},
+    {"checks", "purge", "admin"},
     {"management", "testing", "apps"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 
-HTTP = ("http", "decorators", "middleware", "conditional")
+HTTP = ("http", "decorators", "middleware", "conditional", "admin")
 MOST_LINES = 250
 
 

@@ -1,11 +1,15 @@
 """Addresses of the views that the tests protect."""
 
+from django.contrib import admin
 from django.urls import include, path
 
 from . import views
+from .sites import site
 
 urlpatterns = [
     path("place/", views.place, name="place"),
     path("bare/", views.bare, name="bare"),
+    path("admin/", admin.site.urls),
+    path("desk/", site.urls),
     path("", include("orders.urls")),
 ]

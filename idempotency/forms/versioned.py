@@ -138,12 +138,11 @@ class VersionedForm(Base):
 
     @cached_property
     def changed_data(self) -> list[str]:
-        names = super().changed_data
         if not self.stale:
-            return names
+            return super().changed_data
         # Beside what is stored now, what others have changed would look changed by the user.
         mine = {change.name for change in self.changes if change.changed_by_you}
-        return [name for name in names if name in mine]
+        return [name for name in super().changed_data if name in mine]
 
     def _compared(self) -> list[str]:
         """Give the names of the fields that the user sees and may change."""
