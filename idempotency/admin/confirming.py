@@ -174,9 +174,11 @@ def forms_of(step: Step, seen: Seen, request: HttpRequest) -> list[forms.Form]:
     declared = declared_from(step, seen.state)
     asked: Any = Offer(step, declared).form if declared is not None else None
     given = [asked(*sent, prefix=PREFIX)] if asked is not None else []
-    if any("note" in form.fields for form in given):
-        return given
-    return [*given, NoteForm(*sent)]
+    if not any("note" in form.fields for form in given):
+        given.append(NoteForm(*sent))
+    for form in given:
+        form.required_css_class = "required"
+    return given
 
 
 def _has_failed(offer: Offer) -> bool:

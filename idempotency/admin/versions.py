@@ -54,11 +54,14 @@ class VersionedAdmin(PageMixin, Base):
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
     ) -> HttpResponse:
-        changes = context["adminform"].form.changes
-        context["changes"] = changes
-        context["stale"] = context["adminform"].form.stale
-        context["differing"] = sum(change.differs for change in changes)
-        context["reload_url"] = request.get_full_path()
+        form = context["adminform"].form
+        context |= {
+            "stale": form.stale,
+            "changes": [change for change in form.changes if change.concerns],
+            "differing": sum(change.differs for change in form.changes),
+            "same": sum(not change.concerns for change in form.changes),
+            "reload_url": request.get_full_path(),
+        }
         return super().render_change_form(request, context, *args, **options)
 
     def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:

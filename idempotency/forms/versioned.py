@@ -36,6 +36,11 @@ class Change:
     changed_by_others: bool
     changed_by_you: bool
 
+    @property
+    def concerns(self) -> bool:
+        """Whether somebody changed it, or it differs."""
+        return self.differs or self.changed_by_others or self.changed_by_you
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
