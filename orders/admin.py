@@ -1,4 +1,4 @@
-"""The example in the admin: products can be changed, what happened can only be read."""
+"""The example in the admin: orders are changed and moved on, what happened can only be read."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from .models import Order, Payment, Product
+from idempotency.admin import TransitionsAdmin, VersionedAdmin
+
+from .models import NotDue, Order, Payment, Product, Refund
 
 if TYPE_CHECKING:
-    Inline = admin.TabularInline[Payment, Order]
+    Inline = admin.TabularInline[Any, Order]
     Admin = admin.ModelAdmin[Any]
 else:  # Django's own classes take no type arguments.
     Inline, Admin = admin.TabularInline, admin.ModelAdmin
@@ -34,6 +36,11 @@ class PaymentInline(ReadOnly, Inline):
     fields = readonly_fields = ("id", "amount", "created_at")
 
 
+class RefundInline(ReadOnly, Inline):
+    model = Refund
+    fields = readonly_fields = ("id", "amount", "created_at")
+
+
 @admin.register(Product)
 class ProductAdmin(Admin):
     list_display = ("name", "price", "stock")
@@ -41,16 +48,24 @@ class ProductAdmin(Admin):
 
 
 @admin.register(Order)
-class OrderAdmin(ReadOnly, Admin):
+class OrderAdmin(VersionedAdmin, TransitionsAdmin, Admin):
     list_display = ("id", "client_reference", "product", "quantity", "status", "total", "paid")
     list_filter = ("status", "created_at", "product")
     list_select_related = ("product",)
-    readonly_fields = ("created_at",)
+    fields = ("client_reference", "product", "quantity", "status", "total", "paid", "created_at")
+    readonly_fields = ("product", "quantity", "total", "paid", "created_at")
     search_fields = ("client_reference__startswith",)
-    inlines = (PaymentInline,)
+    inlines = (PaymentInline, RefundInline)
+    transition_errors = (NotDue,)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False  # Whoever places an order takes goods off the shelf: see OrderManager.place().
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
-@admin.register(Payment)
+@admin.register(Payment, Refund)
 class PaymentAdmin(ReadOnly, Admin):
     list_display = ("id", "order", "amount", "created_at")
     list_select_related = ("order__product",)

@@ -124,6 +124,7 @@ class Order(TransitionsMixin, VersionedModel):
         status,
         source=Status.PLACED,
         target=GET_STATE(state_after_payment, states=[Status.PLACED, Status.PAID]),
+        custom={"label": "Take a payment", "form": "orders.forms.PaymentForm"},
     )
     def pay(self, amount: int) -> Payment:
         """
@@ -136,11 +137,23 @@ class Order(TransitionsMixin, VersionedModel):
         self.paid += amount
         return self.payments.create(amount=amount)
 
-    @transition(status, source=Status.PAID, target=Status.SHIPPED)
+    @transition(
+        status,
+        source=Status.PAID,
+        target=Status.SHIPPED,
+        permission="orders.change_order",
+        custom={"label": "Ship"},
+    )
     def ship(self) -> None:
         """Hand the goods over; from now on there is no way back."""
 
-    @transition(status, source=[Status.PLACED, Status.PAID], target=Status.CANCELLED)
+    @transition(
+        status,
+        source=[Status.PLACED, Status.PAID],
+        target=Status.CANCELLED,
+        permission="orders.change_order",
+        custom={"label": "Cancel the order"},
+    )
     def cancel(self) -> None:
         """Put the goods back on the shelf, and give back what was paid."""
         Product.objects.reserve({self.product_id: -self.quantity})

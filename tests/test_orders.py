@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -409,15 +410,70 @@ def test_staff_see_what_happened(admin_client: Client, order: Order, model: str)
     assert admin_client.get(change).status_code == 200
 
 
-@pytest.mark.parametrize("model", ["order", "payment"])
-def test_staff_cannot_rewrite_what_happened(admin_client: Client, order: Order, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "actions"), [("order", ["add", "delete"]), ("payment", ["add", "change", "delete"])]
+)
+def test_staff_cannot_rewrite_what_happened(
+    admin_client: Client, order: Order, model: str, actions: list[str]
+) -> None:
     payment = order.pay(100).result
     shown = {"order": order.pk, "payment": payment.pk}[model]
 
-    for action in ("add", "change", "delete"):
+    for action in actions:
         args = [] if action == "add" else [shown]
         answer = admin_client.post(reverse(f"admin:orders_{model}_{action}", args=args))
         assert answer.status_code == 403
+
+
+def confirm(client: Client, order: Order, name: str, **fields: Any) -> list[Any]:
+    """Press a button of the admin, and send the page that it leads to twice."""
+    address = reverse("admin:orders_order_transition", args=[order.pk, name])
+    page = client.get(address).content.decode()
+    seen = re.search(r'name="seen" value="([^"]+)"', page)
+    assert seen is not None
+    return [client.post(address, {"seen": seen[1], **fields}, follow=True) for _ in range(2)]
+
+
+def test_staff_move_an_order_once_however_often_they_click(
+    admin_client: Client, admin_user: Any, order: Order
+) -> None:
+    confirm(admin_client, order, "pay", **{"given-amount": "1000"})
+    confirm(admin_client, order, "ship", note="by bike")
+
+    order.refresh_from_db()
+    steps = [(log.target, log.by, log.note) for log in log_of(order)]
+    assert (order.status, order.paid) == (Order.Status.SHIPPED, 1_000)
+    assert steps == [
+        ("shipped", f"user:{admin_user.pk}", "by bike"),
+        ("paid", f"user:{admin_user.pk}", ""),
+    ]
+
+
+def test_staff_are_told_that_too_much_is_paid(admin_client: Client, order: Order) -> None:
+    first, _ = confirm(admin_client, order, "pay", **{"given-amount": "1001"})
+
+    order.refresh_from_db()
+    assert f"Order {order.pk} has less than 1001 still due." in first.content.decode()
+    assert (order.paid, order.payments.count()) == (0, 0)
+
+
+def test_staff_overwrite_no_order_that_was_changed_meanwhile(
+    admin_client: Client, order: Order
+) -> None:
+    address = reverse("admin:orders_order_change", args=[order.pk])
+    page = admin_client.get(address).content.decode()
+    seen = re.search(r'name="seen_version" value="([^"]+)"', page)
+    assert seen is not None
+    order.pay(100)
+
+    fields = {"client_reference": "mine", "seen_version": seen[1]}
+    for inline in ("payments", "refunds"):
+        fields |= {f"{inline}-TOTAL_FORMS": "0", f"{inline}-INITIAL_FORMS": "0"}
+    answer = admin_client.post(address, fields)
+
+    order.refresh_from_db()
+    assert (answer.status_code, order.client_reference) == (200, None)
+    assert "This has been changed since you opened it" in answer.content.decode()
 
 
 def test_rows_name_themselves(order: Order) -> None:

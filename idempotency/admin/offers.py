@@ -83,6 +83,8 @@ def offers(instance: Any, user: Any) -> list[Offer]:
 def _available(instance: Any, user: Any, field: Any) -> Iterator[Offer]:
     state = state_of(instance, field)
     for declared in getattr(instance, f"get_available_user_{field.name}_transitions")(user):
+        if declared.name.startswith("_"):
+            continue  # Private, and not even to be found by that name.
         offer = Offer(step_of(instance, declared.name), declared)
         # What is in its target state already has nothing to be done.
         if offer.step.leads_from(state) and offer.is_for_the_admin:
