@@ -23,13 +23,16 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import global_settings
+from django.contrib import admin
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core import mail
 from django.core.management import call_command, get_commands, load_command_class
-from django.db import connection, connections
+from django.db import connection, connections, models
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import isolate_apps
+from django.urls import path
 from django.utils.module_loading import import_string
 
 import idempotency
@@ -275,8 +278,18 @@ def world() -> Iterator[dict[str, Any]]:
     bank.charge = lambda amount, *, idempotency_key: (
         bank.charges.append(idempotency_key) or len(bank.charges)
     )
-    with isolate_apps("tests"):
+    with isolate_apps("tests"), registry_of_the_admin():
         yield {"__name__": "tests.examples", "order": order, "product": product, "bank": bank}
+
+
+@contextmanager
+def registry_of_the_admin() -> Iterator[None]:
+    """Take back what an example registers."""
+    before = dict(admin.site._registry)
+    try:
+        yield
+    finally:
+        admin.site._registry = before
 
 
 def run(page: Path, names: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +318,7 @@ def models_among(names: dict[str, Any], new: set[str]) -> list[Any]:
         names[key]
         for key in new
         if isinstance(names[key], type) and names[key].__module__ == "tests.examples"
-        if hasattr(names[key], "_meta")
+        if issubclass(names[key], models.Model)
     ]
 
 
@@ -593,6 +606,38 @@ def test_changes_are_kept_as_their_page_says() -> None:
 
 
 @on_databases
+def test_a_form_is_saved_as_its_page_says() -> None:
+    with examples("docs/howto/save-a-form.md") as page:
+        recipe = page["Recipe"].objects.create(title="Soup", minutes=30)
+        sent = {bound.name: bound.value() for bound in page["RecipeForm"](instance=recipe)}
+        with override_settings(ROOT_URLCONF=tuple(page["urlpatterns"])):
+            answer = Client().post(f"/recipes/{recipe.pk}/", sent | {"minutes": 40})
+
+        recipe.refresh_from_db()
+        assert (answer.status_code, recipe.minutes) == (302, 40)
+        assert "minutes" in page["QuickForm"].base_fields
+
+
+@on_databases
+def test_the_admin_is_as_its_page_says() -> None:
+    with examples("docs/howto/use-in-the-admin.md") as page:
+        booking = page["Booking"].objects.create(guest="Ada", nights=31)
+        client = Client()
+        client.force_login(get_user_model().objects.create_superuser("boss"))
+        with override_settings(ROOT_URLCONF=(path("admin/", admin.site.urls),)):
+            address = f"/admin/tests/booking/{booking.pk}"
+            shown = client.get(f"{address}/change/").text
+            asked = client.get(f"{address}/transition/confirm/").text
+            seen = re.findall(r'name="seen" value="([^"]+)"', asked)[0]
+            client.post(f"{address}/transition/confirm/", {"seen": seen})
+            told = client.get(f"{address}/change/").text
+
+        assert "Confirm the booking" in shown
+        assert "/transition/expire/" not in shown
+        assert "We have no room for that long." in told
+
+
+@on_databases
 def test_conditional_requests_are_answered_as_their_page_says() -> None:
     with examples("docs/howto/conditional-requests.md") as page:
         shown = blocks(ROOT / "docs/howto/conditional-requests.md")
@@ -852,7 +897,9 @@ def known_names() -> set[str]:
     others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
     others |= {"VersionedModel", "VersionedManager", "VersionField"}
     others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
+    others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
+    django_names |= {"ModelForm", "ModelAdmin", "ValidationError"}
     django_names |= {"DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

@@ -12,8 +12,9 @@ from django.forms import modelform_factory, modelformset_factory
 from django.utils import timezone
 
 from idempotency import StaleObject
-from idempotency.forms import VersionedForm, versioned
+from idempotency.forms import VersionedForm
 from idempotency.forms.values import NOTHING
+from idempotency.forms.versioned import versioned
 from tests.models import Account, Effect, Invoice, Lease, Letter, Sheet, Ticket
 
 pytestmark = pytest.mark.django_db

@@ -13,8 +13,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import StaleObject
-from ..forms import VersionedForm, versioned
-from ..forms.versioned import FIELD
+from ..forms import VersionedForm
+from ..forms.versioned import FIELD, versioned
 from .pages import PageMixin
 
 if TYPE_CHECKING:
