@@ -286,6 +286,7 @@ class Registered(Post, VersionedModel):
     """A row whose version is in the second table."""
 
     number = models.IntegerField(default=0)
+    noted_at = models.DateTimeField(auto_now=True)
 
     objects = VersionedManager()
 

@@ -1,6 +1,7 @@
 """Transitions take effect once, whatever the objects in memory say."""
 
 import pickle
+import threading
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from io import StringIO
@@ -265,6 +266,22 @@ def test_time_of_the_last_change_goes_along(kind):
     row.send()
 
     assert getattr(stored(row), name) == getattr(row, name) > before
+
+
+def test_time_of_the_last_change_goes_along_in_another_table():
+    row = Registered.objects.create()
+    before = row.noted_at
+
+    row.send()
+
+    assert stored(row).noted_at == row.noted_at > before
+
+
+def test_value_that_cannot_be_copied_is_no_hindrance(letter):
+    letter.marks = threading.Lock()
+
+    assert letter.send().repeated is False
+    assert stored(letter).marks == []
 
 
 # Sources and targets.

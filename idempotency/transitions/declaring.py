@@ -14,7 +14,7 @@ from .journal import name_of
 from .rows import OURS, TransitionsMixin
 from .running import Run
 from .steps import Step
-from .underway import outer_step
+from .underway import is_called_by_its_override
 
 Method = Callable[..., Any]
 
@@ -80,7 +80,7 @@ def _dress(method: Method) -> Method:
             for name, value in kwargs.items()
             if name in signature.parameters or name not in _FOR_THE_LOG
         }
-        if outer_step(step) is not None:
+        if is_called_by_its_override(step):
             return body(instance, *args, **given)
         bound = signature.bind(instance, *args, **given).arguments
         said |= {name: bound[name] for name in _FOR_THE_LOG & bound.keys()}

@@ -52,7 +52,7 @@ class TransitionsMixin(Base):
     def save(self, *args: Any, **options: Any) -> None:
         options |= dict(zip(SAVE_ARGUMENTS, args, strict=False))
         using = options.get("using") or router.db_for_write(type(self), instance=self)
-        is_new, had_key, read = self._state.adding, self.pk is not None, self.__dict__[READ]
+        is_new, had_key, read = self._state.adding, self.pk is not None, self.__dict__.get(READ, {})
         left_out = _left_out(self, options)
         if left_out:
             options["update_fields"] = _saved_names(self, options, left_out)

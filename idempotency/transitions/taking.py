@@ -47,10 +47,7 @@ def take(step: Step) -> Taken:
 
 def current_row(step: Step) -> Any:
     """Give the row as it is, as another object."""
-    row = locked(step, step.model).first()
-    if row is None:
-        raise row_gone(step)
-    return row
+    return locked(step, step.model).get()
 
 
 def stored_state(step: Step) -> Any:

@@ -52,17 +52,17 @@ def note_read(instance: models.Model, names: Iterable[str]) -> None:
             entry.values.update({name: now[name] for name in names if name in now})
 
 
-def outer_step(step: Step) -> Step | None:
+def is_called_by_its_override(step: Step) -> bool:
     """
-    Give the transition that is under way on the same state of the same object.
+    Whether the same transition is under way, declared in a child class that calls its parent's.
 
-    Raises: `TypeError`, unless it is an override that calls the method of its parent class.
+    Raises: `TypeError` if another one of the same state of the same object is.
     """
     same = [s for s in steps_under_way(step.instance) if s.field.attname == step.field.attname]
     if not same:
-        return None
+        return False
     if same[-1].name == step.name and same[-1].method is not step.method:
-        return same[-1]
+        return True
     raise TypeError(
         f"{step.name}() is called while {same[-1].name}() changes the same {step.field.name} of"
         " this object. Call it afterwards, or in a receiver of post_transition."

@@ -11,7 +11,7 @@ from ..optimistic.versions import VersionField
 from .memory import Values, changed_fields
 from .states import put_state
 from .steps import Step
-from .taking import is_time, row_gone
+from .taking import is_time
 
 
 def write_changes(step: Step, before: Values, state: Any, target: Any) -> None:
@@ -32,15 +32,13 @@ def write_times(step: Step) -> None:
 
 def write_state(step: Step, state: Any) -> None:
     """Move the row, which this transition has moved already, to another state."""
-    if not step.row_in(step.field.model).update(**{step.field.attname: state}):
-        raise row_gone(step)
+    step.row_in(step.field.model).update(**{step.field.attname: state})
     put_state(step.instance, step.field, state)
 
 
 def _write(step: Step, fields: Iterable[Any], values: Values) -> None:
     values |= {field.attname: field.pre_save(step.instance, False) for field in fields}
-    if not step.row_in(step.model).update(**values):
-        raise row_gone(step)
+    step.row_in(step.model).update(**values)
     for name in [name for name, value in values.items() if hasattr(value, "resolve_expression")]:
         del step.instance.__dict__[name]
 
