@@ -11,19 +11,27 @@ from django.db import connections, transaction
 class _Undo:
     """Called when the transaction commits; dropped without a call when it rolls back."""
 
-    __slots__ = ("connection", "undo")
+    __slots__ = ("connection", "outermost", "undo")
 
     def __init__(self, undo: Callable[[], None], connection: Any) -> None:
         self.undo: Callable[[], None] | None = undo
         self.connection = connection
+        self.outermost = _outermost(connection)
 
     def __call__(self) -> None:
         self.undo = None
 
     def __del__(self) -> None:
-        # Hooks are dropped as well when one before them fails, after the COMMIT.
-        if self.undo is not None and not self.connection.autocommit:
+        # Hooks are dropped as well when one before them fails, after the COMMIT: then none is open,
+        # or another one.
+        rolls_back = _outermost(self.connection) in (None, self.outermost)
+        if self.undo is not None and rolls_back and not self.connection.autocommit:
             self.undo()
+
+
+def _outermost(connection: Any) -> Any:
+    """Give the block of the transaction that is open; there is none any more when it ends."""
+    return next(iter(connection.atomic_blocks), None)
 
 
 def on_rollback(undo: Callable[[], None], using: str) -> None:

@@ -84,7 +84,7 @@ def _dress(method: Method) -> Method:
             return body(instance, *args, **given)
         bound = signature.bind(instance, *args, **given).arguments
         said |= {name: bound[name] for name in _FOR_THE_LOG & bound.keys()}
-        by, note = name_of(said["by"]), str(said["note"] or "")
+        by, note = name_of(said["by"]), "" if said["note"] is None else str(said["note"])
         return Run(step, body, args, given, by=by, note=note).run()
 
     if inspect.iscoroutinefunction(method):

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.db import connections, models, router
 from django.db.models import Q, Value
-from django.db.models.functions import Now
+from django.utils import timezone
 
 from ..current import current_record_id
 from ..models import TransitionLog
@@ -17,13 +17,6 @@ from .steps import Step
 from .taking import is_state, stored_state
 
 LONGEST = 255
-
-
-class UtcNow(Now):
-    """The time of the database; MariaDB's would be that of its zone."""
-
-    def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        return self.as_sql(compiler, connection, template="UTC_TIMESTAMP(6)", **context)
 
 
 def name_of(by: Any) -> str:
@@ -56,6 +49,7 @@ def write_log(step: Step, source: Any, target: Any, by: str, note: str) -> None:
         "by": by,
         "note": note,
         "record_id": current_record_id(),
+        "created_at": timezone.now(),
     }
     rows = step.row_in(step.field.model).filter(is_state(step.field, target))
     if not _insert_from(rows, values, step.using):
@@ -70,10 +64,10 @@ def _insert_from(rows: models.QuerySet[Any], values: dict[str, Any], using: str)
         Value(value, output_field=field)
         for value, field in zip(values.values(), fields, strict=True)
     ]
-    selected = rows.order_by().values_list(*written, UtcNow())
+    selected = rows.order_by().values_list(*written)
     select, parameters = selected.query.get_compiler(using).as_sql()
     quote = connection.ops.quote_name
-    columns = [*(field.column for field in fields), "created_at"]
+    columns = [field.column for field in fields]
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO {quote(options.db_table)} ({', '.join(map(quote, columns))}) {select}",
@@ -96,7 +90,12 @@ def log_of(instance: models.Model) -> models.QuerySet[TransitionLog]:
 def _of(field: Any, keys: dict[str, Any]) -> dict[str, str]:
     """Name a row by the table that has its state, whichever child or proxy it was read as."""
     owner = field.model._meta
-    key = owner.pk.to_python(keys[owner.pk.attname])
+    given, parts = keys[owner.pk.attname], owner.pk_fields
+    key = (
+        owner.pk.to_python(given)
+        if len(parts) == 1
+        else tuple(part.to_python(value) for part, value in zip(parts, given, strict=True))
+    )
     return {"model": owner.label_lower, "object_id": str(key), "field": field.name}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime as dt
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -55,6 +56,16 @@ class _NewFile:
     file: Any = dataclasses.field(compare=False)  # Kept, so that no other one gets its identity.
 
 
+def related_of(instance: models.Model) -> dict[str, Any]:
+    """Give the related objects that *instance* holds, by the attributes of their keys."""
+    fields: Iterable[Any] = instance._meta.concrete_fields
+    return {
+        field.attname: field.get_cached_value(instance)
+        for field in fields
+        if field.is_relation and field.is_cached(instance)
+    }
+
+
 def changed_fields(instance: models.Model, before: Values) -> list[models.Field[Any, Any]]:
     """Give the fields that have another value than *before*, or were not loaded then."""
     now = values_of(instance)
@@ -67,8 +78,13 @@ def changed_fields(instance: models.Model, before: Values) -> list[models.Field[
 
 
 def _is_same(now: Any, before: Any) -> bool:
-    # In JSON, 1 is not true.
-    return bool(now == before) and (isinstance(now, UNCHANGING) or repr(now) == repr(before))
+    if isinstance(now, list | dict | tuple) and repr(now) != repr(before):
+        return False  # In JSON, 1 is not true.
+    same = now == before
+    try:
+        return bool(same)
+    except ValueError:  # Arrays compare their elements.
+        return bool(same.all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +104,7 @@ class Snapshot:
         now = values_of(instance)
         for field in instance._meta.concrete_fields:
             name = field.attname
-            if left is None or now.get(name) == left.get(name):
+            if left is None or _is_same(now.get(name), left.get(name)):
                 _put_back(instance, field, now, self.values)
         instance.__dict__[READ] = self.states
         instance.__class__ = self.kind  # Of a state with a proxy class.
@@ -98,7 +114,7 @@ def _put_back(instance: models.Model, field: Any, now: Values, before: Values) -
     name = field.attname
     if name not in before:
         instance.__dict__.pop(name, None)
-    elif name not in now or now[name] != before[name]:
+    elif name not in now or not _is_same(now[name], before[name]):
         value = before[name]
         instance.__dict__[name] = value.file if isinstance(value, _NewFile) else value
         if field.is_relation and field.is_cached(instance):

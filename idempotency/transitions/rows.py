@@ -16,7 +16,7 @@ from ..optimistic import VersionedModel
 from ..optimistic.versions import make_new, version_field
 from ..rollbacks import on_rollback
 from .states import READ, is_as_read, protected_names, remember, state_fields, state_of
-from .underway import changing, note_read
+from .underway import changing, note_read, note_written
 
 if TYPE_CHECKING:
     Base = models.Model
@@ -57,11 +57,12 @@ class TransitionsMixin(Base):
         if left_out:
             options["update_fields"] = _saved_names(self, options, left_out)
         super().save(**options)
-        on_rollback(partial(self.__dict__.__setitem__, READ, read), using)
-        if is_new:
-            on_rollback(partial(make_new, self, had_key), using)
-        written = options.get("update_fields")
-        remember(self, [f for f in state_fields(type(self)) if _is_among(f, written)])
+        names = options.get("update_fields")
+        written = [field for field in self._meta.concrete_fields if _is_among(field, names)]
+        remember(self, [field for field in state_fields(type(self)) if field in written])
+        note_written(self, [field.attname for field in written], using)
+        if is_new or self.__dict__[READ] != read:
+            on_rollback(partial(_unsave, self, read, is_new, had_key), using)
 
     save.alters_data = True  # type: ignore[attr-defined]
 
@@ -114,10 +115,17 @@ class TransitionsMixin(Base):
         ]
 
 
+def _unsave(instance: Any, read: dict[str, Any], was_new: bool, had_key: bool) -> None:
+    instance.__dict__[READ] = read
+    if was_new:
+        make_new(instance, had_key)
+
+
 def _left_out(instance: Any, options: dict[str, Any]) -> set[str]:
     """Give the names of the states that a save must not write: what is stored may be newer."""
-    copied = options.get("using") not in (None, instance._state.db)
-    if instance._state.adding or options.get("force_insert") or copied:
+    own = (None, instance._state.db, router.db_for_write(type(instance), instance=instance))
+    is_insert = instance._state.adding or instance.pk is None or options.get("force_insert")
+    if is_insert or options.get("using") not in own:
         return set()
     now = changing(instance)
     return {
@@ -139,7 +147,8 @@ def _saved_names(instance: Any, options: dict[str, Any], left_out: set[str]) -> 
     """Give the names of the fields that the save writes, without those *left_out*."""
     asked = options.get("update_fields")
     if asked is not None:
-        return {name for name in asked if instance._meta.get_field(name).name not in left_out}
+        states = [field for field in state_fields(type(instance)) if field.name in left_out]
+        return {name for name in asked if not any(_is_among(field, [name]) for field in states)}
     keys = {*instance._meta.pk_fields}
     return {
         field.name

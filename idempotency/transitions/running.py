@@ -18,7 +18,7 @@ from .outcomes import TransitionOutcome, guard_failed
 from .states import put_state, remember, state_fields
 from .steps import Step
 from .taking import current_row, take
-from .underway import under_way
+from .underway import Watch, watching
 from .writing import forget_computed, write_changes, write_state, write_times
 
 Body = Callable[..., Any]
@@ -34,6 +34,7 @@ class Run:
         self.by, self.note = by, note
         self.before = Snapshot.of(step.instance)
         self.left: Values | None = None
+        self.sender = type(step.instance)  # A state may have a proxy class.
 
     def run(self) -> TransitionOutcome:
         """
@@ -67,20 +68,24 @@ class Run:
         self.source = taken.source
         self.declared = self.step.meta.next_state(taken.source)
         self._ask_guards()
-        try:
-            with under_way(self.step) as entry:
-                self._send(pre_transition, self.declared)
-                start = Snapshot.of(self.step.instance)
+        with watching(self.step.instance, self.step) as watch:
+            self._send(pre_transition, self.declared)
+            failure = None
+            start, written = Snapshot.of(self.step.instance), watch.values.copy()
+            try:
                 with self._undone_on_failure():
-                    result, target = self._act(entry.values)
-        except _Failed as failed:
-            if transaction.get_rollback(using=self.step.using):
-                raise failed.error from None  # The database has undone more than the body.
-            start.restore(self.step.instance)
-            return self._fail(failed.error)
-        self._settle(target)
-        self._send(post_transition, target)
-        self._write_what_receivers_changed()
+                    result, target = self._act(watch)
+            except _Failed as failed:
+                if transaction.get_rollback(using=self.step.using):
+                    raise failed.error from None  # The database has undone more than the body.
+                start.restore(self.step.instance)
+                watch.values = written
+                self._land(watch)
+                failure = failed.error
+        if failure is not None:
+            self._settle(self._on_error, self._on_error, exception=failure)
+            return failure
+        self._settle(target, None if self.declared is None else target)
         return TransitionOutcome(result, False, self.source, target)
 
     def _ask_guards(self) -> None:
@@ -91,16 +96,22 @@ class Run:
         row = current_row(self.step)
         put_state(row, self.step.field, self.source)
         for guard in guards:
-            if not guard(row):
+            answer = guard(row)
+            _refuse_awaitable(answer, f"the guard {getattr(guard, '__name__', guard)}")
+            if not answer:
                 raise guard_failed(self.step, self.source, guard)
 
-    def _act(self, start: Values) -> tuple[Any, Any]:
+    def _act(self, watch: Watch) -> tuple[Any, Any]:
         """Run the body and write all of it; give its result, and the state that it leads to."""
         try:
-            result = self._call_body()
+            result = self.body(self.step.instance, *self.args, **self.kwargs)
+            _refuse_awaitable(result, f"{self.step.name}()")
             target = self._target(result)
             stored = self.step.target_from(self.source)
-            write_changes(self.step, start, self.source if stored is None else stored, target)
+            is_stored = target == (self.source if stored is None else stored)
+            write_changes(
+                self.step, watch, None if is_stored else {self.step.field.attname: target}
+            )
             write_times(self.step)
             write_log(self.step, self.source, target, self.by, self.note)
         except Exception as error:
@@ -108,17 +119,6 @@ class Run:
                 raise
             raise _Failed(error) from error
         return result, target
-
-    def _call_body(self) -> Any:
-        result = self.body(self.step.instance, *self.args, **self.kwargs)
-        if not inspect.isawaitable(result):
-            return result
-        if inspect.iscoroutine(result):
-            result.close()
-        raise TypeError(
-            f"{self.step.name}() gave something to be awaited, which nobody would: declare the"
-            " transition on the coroutine function itself."
-        )
 
     def _undone_on_failure(self) -> AbstractContextManager[Any]:
         if self._on_error is None:
@@ -140,26 +140,28 @@ class Run:
             kwargs=self.kwargs,
         )
 
-    def _settle(self, target: Any) -> None:
-        """Let the object say what its row says."""
+    def _land(self, watch: Watch) -> None:
+        """Move the row to the state for failures."""
+        write_state(self.step, self._on_error)
+        write_changes(self.step, watch)
+        write_log(self.step, self.source, self._on_error, self.by, self.note)
+
+    def _settle(self, state: Any, told: Any, **more: Any) -> None:
+        """Let the object say what its row says, and tell the receivers."""
         instance = self.step.instance
-        put_state(instance, self.step.field, target)
+        put_state(instance, self.step.field, state)
         remember(instance, state_fields(type(instance)))
         forget_computed(instance)
         self.left = values_of(instance)
-
-    def _fail(self, error: Exception) -> Exception:
-        write_state(self.step, self._on_error)
-        write_log(self.step, self.source, self._on_error, self.by, self.note)
-        self._settle(self._on_error)
-        self._send(post_transition, self._on_error, exception=error)
-        self._write_what_receivers_changed()
-        return error
+        with watching(instance) as watch:
+            self._send(post_transition, told, **more)
+            if post_transition.has_listeners(self.sender):
+                self.left |= write_changes(self.step, watch)
 
     def _send(self, signal: Any, target: Any, **more: Any) -> None:
         """Send a signal as django-fsm does."""
         signal.send(
-            sender=type(self.step.instance),
+            sender=self.sender,
             instance=self.step.instance,
             name=self.step.name,
             field=self.step.field,
@@ -170,9 +172,16 @@ class Run:
             **more,
         )
 
-    def _write_what_receivers_changed(self) -> None:
-        if self.left is not None and post_transition.has_listeners(type(self.step.instance)):
-            write_changes(self.step, self.left, None, None)
+
+def _refuse_awaitable(answer: Any, giver: str) -> None:
+    if not inspect.isawaitable(answer):
+        return
+    if inspect.iscoroutine(answer):
+        answer.close()
+    raise TypeError(
+        f"{giver} gave something to be awaited, which nobody would: only the method of a"
+        " transition may be a coroutine function, if it is what is declared."
+    )
 
 
 class _Failed(Exception):

@@ -68,8 +68,12 @@ class Step:
         """Whether *actual* is where a call of an object in the state *read* would lead."""
         if self.leads_from(read):
             target = self.target_from(read)
-            return target is not None and read != actual == target
+            return target is not None and read != actual == target and not self._stays_in(actual)
         return self.is_settled_in(actual)
+
+    def _stays_in(self, state: Any) -> bool:
+        """Whether *state* is named as a source that leads to itself: then each call runs."""
+        return state in self.meta.transitions and self.target_from(state) == state
 
     def target_from(self, source: Any) -> Any:
         """Give the state to store, or None if it stays or only the body tells."""

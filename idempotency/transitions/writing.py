@@ -8,18 +8,18 @@ from typing import Any
 from django.db import models
 
 from ..optimistic.versions import VersionField
-from .memory import Values, changed_fields
+from .memory import Values, changed_fields, related_of
 from .states import put_state
 from .steps import Step
 from .taking import is_time
+from .underway import Watch, note_written
 
 
-def write_changes(step: Step, before: Values, state: Any, target: Any) -> None:
-    """Write what was changed since *before*, and *target* unless that is the *state* of the row."""
-    _follow_relations(step.instance)
-    changed = [f for f in changed_fields(step.instance, before) if _is_written(step, f)]
-    if changed or target != state:
-        _write(step, changed, {} if target == state else {step.field.attname: target})
+def write_changes(step: Step, watch: Watch, values: Values | None = None) -> Values:
+    """Write what the *watch* saw changed, and *values*; give what was written."""
+    _follow_relations(step.instance, watch)
+    changed = [f for f in changed_fields(step.instance, watch.values) if _is_written(step, f)]
+    return _write(step, changed, values or {}) if changed or values else {}
 
 
 def write_times(step: Step) -> None:
@@ -36,11 +36,13 @@ def write_state(step: Step, state: Any) -> None:
     put_state(step.instance, step.field, state)
 
 
-def _write(step: Step, fields: Iterable[Any], values: Values) -> None:
+def _write(step: Step, fields: Iterable[Any], values: Values) -> Values:
     values |= {field.attname: field.pre_save(step.instance, False) for field in fields}
     step.row_in(step.model).update(**values)
+    note_written(step.instance, values, step.using)
     for name in [name for name, value in values.items() if hasattr(value, "resolve_expression")]:
         del step.instance.__dict__[name]
+    return values
 
 
 def forget_computed(instance: models.Model) -> None:
@@ -50,25 +52,17 @@ def forget_computed(instance: models.Model) -> None:
             instance.__dict__.pop(field.attname, None)
 
 
-def _follow_relations(instance: models.Model) -> None:
-    """Take the key of each related object, as a save does: it may have got one since."""
-    fields: Iterable[Any] = instance._meta.concrete_fields
-    for field in fields:
-        related = _cached(instance, field)
-        if related is None:
+def _follow_relations(instance: models.Model, watch: Watch) -> None:
+    """Take the key of each object that was assigned, as a save does: it may have got one since."""
+    fields: Any = {field.attname: field for field in instance._meta.concrete_fields}
+    for name, related in related_of(instance).items():
+        if related is None or related is watch.related.get(name):
             continue
+        field = fields[name]
         if related.pk is None:
-            raise ValueError(
-                f"Save {field.name} before the transition writes it: it has no key yet."
-            )
-        if instance.__dict__.get(field.attname) is None:
-            instance.__dict__[field.attname] = getattr(related, field.target_field.attname)
-
-
-def _cached(instance: models.Model, field: Any) -> Any:
-    if not field.is_relation or not field.is_cached(instance):
-        return None
-    return field.get_cached_value(instance)
+            raise ValueError(f"Save {field.name} before the transition writes it: it has no key.")
+        if instance.__dict__.get(name) is None:
+            instance.__dict__[name] = getattr(related, field.target_field.attname)
 
 
 def _is_written(step: Step, field: models.Field[Any, Any]) -> bool:
