@@ -387,6 +387,8 @@ class Invoice(TransitionsMixin, VersionedModel):
     def pay(self, means, amount=None):
         if means == "gold":
             raise ValidationError("100 % of the bank's gold is gone.")
+        if means == "lead":
+            raise Refused
         self.name = f"{self.name} by {means}"
 
     @transition(state, source="open", target="lost", custom={"admin": False})

@@ -5,7 +5,7 @@ from django.contrib import admin
 
 from idempotency.admin import TransitionsAdmin, VersionedAdmin
 
-from .models import Contract, Invoice, Letter, Sheet, Task
+from .models import Contract, Invoice, Lease, Letter, Sheet, Task
 
 site = admin.AdminSite(name="desk")
 
@@ -35,6 +35,13 @@ class SheetAdmin(VersionedAdmin, admin.ModelAdmin):
 @admin.register(Contract, site=site)
 class ContractAdmin(TransitionsAdmin, VersionedAdmin, admin.ModelAdmin):
     fieldsets = ((None, {"fields": ("name",)}), ("More", {"fields": (("sealed", "marks"),)}))
+
+
+@admin.register(Lease, site=site)
+class LeaseAdmin(TransitionsAdmin, VersionedAdmin, admin.ModelAdmin):
+    fields = ("name", "note")
+    list_display = ("pk", "note")
+    list_editable = ("note",)
 
 
 @admin.register(Letter, Task, site=site)

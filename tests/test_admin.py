@@ -11,13 +11,18 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.contrib.messages import get_messages
 from django.db import connection, connections
+from django.forms import modelformset_factory
 from django.test import Client
 from django.test.html import parse_html
 from django.urls import reverse
 
+from idempotency.admin.confirming import Seen
+from idempotency.admin.offers import find_step
+from idempotency.admin.versions import RowForm, RowFormSet
 from idempotency.models import IdempotencyRecord, TransitionLog
 from idempotency.transitions import log_of
-from tests.models import Contract, Effect, Invoice, Letter, Sheet, Stage, Task
+from tests.conftest import Gate, standing_at
+from tests.models import Account, Contract, Effect, Invoice, Lease, Letter, Sheet, Stage, Task
 from tests.sites import InvoiceAdmin, SheetAdmin, site
 
 pytestmark = pytest.mark.django_db
@@ -344,6 +349,12 @@ def test_a_stale_row_shows_its_error_and_nothing_is_written(boss, sheets):
     assert sorted(Sheet.objects.values_list("cells", flat=True)) == [2, 3]
 
 
+def test_a_new_row_of_a_formset_has_no_version(sheets):
+    rows = modelformset_factory(Sheet, RowForm, formset=RowFormSet, fields=["cells"], extra=1)
+
+    assert "seen_version" not in str(rows().forms[-1])
+
+
 def test_a_row_that_was_left_alone_keeps_what_others_wrote(boss, sheets):
     boss.open(page_of(sheets[0], "changelist"))
     second = Sheet.objects.get(name=boss.fields()["form-1-name"])
@@ -486,29 +497,54 @@ def test_a_new_page_repeats_what_may_be_repeated(boss, invoice):
     assert LogEntry.objects.count() == 2
 
 
+def click_at_once(*desks):
+    """Have all of them confirm what they see at the same moment; give what they are told."""
+    barrier, answers = threading.Barrier(len(desks)), []
+
+    def click(desk):
+        sent = desk.fields()
+        barrier.wait(30)
+        try:
+            answers.append(desk.send(**sent))
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=click, args=[desk]) for desk in desks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [answer.status_code for answer in answers] == [302] * len(desks)
+    return sorted(str(m) for answer in answers for m in get_messages(answer.wsgi_request))
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_double_click_takes_effect_once(boss, invoice):
     boss.open(transition_of(invoice, "remind_again"))
-    url, sent = boss.page.request["PATH_INFO"], boss.fields()
-    answers, barrier = [], threading.Barrier(2)
-    clients = [Client(), Client()]
-    for client in clients:
-        client.force_login(boss.user)
+    twin = Desk(boss.user)
+    twin.page = boss.page
 
-    def click(client):
-        barrier.wait(30)
-        answers.append(client.post(url, sent))
-        connections.close_all()
+    told = click_at_once(boss, twin)
 
-    threads = [threading.Thread(target=click, args=[client]) for client in clients]
-    [thread.start() for thread in threads]
-    [thread.join(60) for thread in threads]
-
-    told = sorted(str(m) for a in answers for m in get_messages(a.wsgi_request))
-    assert [answer.status_code for answer in answers] == [302, 302]
     assert effects() == ["remind"]
     assert log_of(invoice).count() == 1
+    assert LogEntry.objects.count() == 1
     assert ["already" in one for one in told] == [True, False]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["approve", "settle"])
+def test_of_two_people_one_is_logged(boss, invoice, name):
+    other = Desk(User.objects.create_superuser("other"))
+    for desk in (boss, other):
+        desk.open(transition_of(invoice, name))
+
+    told = click_at_once(boss, other)
+
+    assert effects() == [name]
+    entry = log_of(invoice).get()
+    assert entry.by == f"user:{LogEntry.objects.get().user_id}"
+    assert ["was done:" in one for one in told] == [False, True]
 
 
 def test_what_another_has_done_is_told_and_not_done_again(boss, invoice):
@@ -630,6 +666,73 @@ def test_what_is_not_for_the_admin_is_not_there(boss, invoice, name):
     assert boss.open(transition_of(invoice, name)).status_code == 404
     assert boss.client.post(transition_of(invoice, name)).status_code in (302, 404)
     assert again(invoice).state == "open"
+
+
+def test_what_is_not_for_the_admin_cannot_be_confirmed(boss, invoice):
+    step = find_step(invoice, "file_away")
+
+    answer = boss.client.post(
+        transition_of(invoice, "file_away"), {"seen": Seen.now(step).token(step)}
+    )
+
+    assert answer.status_code == 404
+    assert again(invoice).state == "open"
+
+
+def test_a_transition_that_stays_says_so(boss):
+    letter = Letter.objects.create(name="L")
+
+    page = boss.open(transition_of(letter, "weigh"))
+
+    assert re.findall(r'idempotency-state">(.*?)<', page.text) == ["new", "new"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_store_that_is_away_is_told(boss, invoice, store_away):
+    boss.open(transition_of(invoice, "approve"))
+    store_away()
+
+    boss.send()
+
+    assert "could not be done now" in boss.follow()
+    assert again(invoice).state == "open"
+
+
+@elsewhere
+@pytest.mark.django_db(transaction=True)
+def test_a_click_that_still_runs_is_told(boss, invoice, monkeypatch):
+    gate, twin = Gate(), Desk(boss.user)
+    boss.open(transition_of(invoice, "remind_again"))
+    twin.page = boss.page
+    original = InvoiceAdmin.log_change
+
+    def log_change(self, *args):
+        gate.pass_through()
+        return original(self, *args)
+
+    monkeypatch.setattr(InvoiceAdmin, "log_change", log_change)
+    monkeypatch.setattr("idempotency.admin.confirming.WAIT", 0)
+    with standing_at(gate, boss.send):
+        twin.send()
+        said = twin.follow()
+
+    assert "is still being done" in said
+    assert effects() == ["remind"]
+
+
+def test_a_row_in_two_tables_is_edited_and_moved(boss):
+    lease = Lease.objects.create(name="L", note="N")
+    boss.open(page_of(lease, "changelist"))
+    boss.send(_save="Save", **{"form-0-note": "M"})
+    boss.open(page_of(lease))
+    Account.objects.filter(pk=lease.pk).update(note="theirs")
+    assert "has been changed since you opened it" in boss.send(note="mine").text
+    boss.open(transition_of(lease, "send"))
+
+    boss.send()
+
+    assert "is now “sent”" in boss.follow()
+    assert (again(lease).note, again(lease).state) == ("theirs", "sent")
 
 
 def test_a_row_that_is_gone_is_told(boss, invoice):
@@ -760,6 +863,19 @@ def test_a_refusal_is_told_in_its_own_words(boss, invoice):
     assert again(invoice).state == "open"
     assert not log_of(invoice).exists()
     assert not LogEntry.objects.exists()
+
+
+def test_an_error_leaves_nothing_and_can_be_tried_again(boss, invoice):
+    boss.client.raise_request_exception = False
+    page = boss.open(transition_of(invoice, "pay"))
+
+    assert boss.send(**{"given-means": "lead"}).status_code == 500
+    assert not log_of(invoice).exists()
+
+    boss.page = page
+    boss.send(**{"given-means": "cash"})
+
+    assert "is now “paid”" in boss.follow()
 
 
 def test_a_failure_is_raised_after_its_state_is_kept(boss, invoice):

@@ -310,6 +310,7 @@ def test_what_is_sent_back_as_shown_has_not_changed(invoice):
         ("terms", "{", '{"b": 1, "a": [2, 1]}', "{"),
         ("ticket", "", "T-1", NOTHING),
         ("ticket", "x", "T-1", "x"),
+        ("ticket", "9" * 30, "T-1", "9" * 30),
         ("effects", [], "a, b", NOTHING),
         ("effects", ["0"], "a, b", "0"),
     ],
@@ -391,6 +392,36 @@ def test_groups_of_choices_are_searched_for_labels(sheet):
 
     assert (form.changes[0].stored, form.changes[0].yours) == ("ten", "two")
     assert not form.changes[0].changed_by_others
+
+
+def test_a_secret_is_not_told(invoice):
+    secret = modelform_factory(
+        Invoice, form=VersionedForm, fields=["name"], widgets={"name": forms.PasswordInput}
+    )
+    before = shown(again(invoice), secret)
+    Invoice.objects.update(name="theirs")
+
+    form = secret({**before, "name": "mine"}, instance=again(invoice))
+
+    assert codes(form) == ["stale"]
+    assert form.changes == ()
+    assert signing.loads(before["seen_version"], salt="idempotency.forms")[-1] == {}
+
+
+def test_a_stale_form_reads_only_the_related_objects_that_it_names(
+    invoice, django_assert_num_queries
+):
+    Ticket.objects.bulk_create([Ticket(number=f"U-{n}") for n in range(3)])
+    before = shown(again(invoice), InvoiceForm)
+    again(invoice).touch()
+    form = InvoiceForm(before, instance=again(invoice))
+    assert not form.is_valid()
+
+    # Of the ticket and of the effects: what is stored, and what was sent.
+    with django_assert_num_queries(4):
+        changes = form.changes
+
+    assert len(changes) == len(FIELDS)
 
 
 def test_disabled_fields_are_not_compared(invoice):

@@ -153,7 +153,7 @@ class Confirmed:
             if not _has_failed(offer):
                 raise
             self.failure = error
-            return self._ended(offer, source, "failed", str(error), error)
+            return self._ended(offer, source, "failed", "", error)
         if outcome.repeated:
             return {"came_to": "repeated", "words": offer.source}
         return self._ended(offer, source, "done", offer.source)

@@ -19,6 +19,8 @@ REPORTS = {
 CONFLICT = _("“%(label)s” was not done, as %(object)s is “%(words)s” by now.")
 GUARDED = _("“%(label)s” was not done, as one of its conditions is not met.")
 MOVED = _("“%(label)s” was not done, as %(object)s has changed since you looked. Look again:")
+BUSY = _("“%(label)s” is still being done, as you have sent it before. Reload in a moment.")
+UNSURE = _("“%(label)s” could not be done now. Look at what is stored before you try again.")
 UNREADABLE = _("“%(label)s” was not done, as the page that confirmed it cannot be read. Try again:")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -13,19 +14,21 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.translation import gettext as _
 
-from ..exceptions import IdempotencyError, StaleObject, TransitionConflict
+from ..exceptions import IdempotencyError, KeyInProgress, StaleObject, TransitionConflict
 from ..transitions.states import state_fields, state_of
 from ..transitions.steps import Step
 from .confirming import Confirmed, Invalid, Seen, forms_of
 from .history import history_of
 from .offers import Offer, declared_from, find_step, offers, state_in_words, text_of
 from .pages import PageMixin, breadcrumbs_are_a_list
-from .saying import CONFLICT, GUARDED, MOVED, REPORTS, UNREADABLE, said
+from .saying import BUSY, CONFLICT, GUARDED, MOVED, REPORTS, UNREADABLE, UNSURE, said
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin[Any]
 else:  # Named before ModelAdmin, whose class takes no type arguments.
     Base = object
+
+logger = logging.getLogger("idempotency")
 
 
 class TransitionsAdmin(PageMixin, Base):
@@ -135,8 +138,11 @@ class TransitionsAdmin(PageMixin, Base):
             return self._say_conflict(request, step, conflict.actual)
         except ObjectDoesNotExist:
             return self._gone(request, step.instance.pk)
+        except KeyInProgress:
+            return self._say(request, said(BUSY, step), messages.WARNING, step)
         except IdempotencyError as error:
-            return self._say(request, str(error), messages.ERROR, step)
+            logger.error("%s was not confirmed.", step.name, exc_info=error)
+            return self._say(request, said(UNSURE, step), messages.ERROR, step)
         words, level = REPORTS[report.came_to]
         return self._say(request, said(words, step, report.words), level, step)
 

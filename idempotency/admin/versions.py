@@ -33,8 +33,8 @@ class VersionedAdmin(PageMixin, Base):
     for deletions refuse what has changed meanwhile, and show it.
     """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, model: Any, admin_site: Any) -> None:
+        super().__init__(model, admin_site)
         self.form = versioned(self.form)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:

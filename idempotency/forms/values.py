@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
-from django.core.exceptions import ValidationError
 from django.core.files import File
 from django.core.files.uploadedfile import UploadedFile
 from django.db import models
@@ -64,7 +63,7 @@ def in_words(field: forms.Field, value: Any) -> str:
     if isinstance(field, forms.ModelChoiceField):
         return ", ".join(_names(field, value if _is_many(value) else [value]))
     if isinstance(field, forms.JSONField):
-        return value if isinstance(value, str) else str(field.prepare_value(value))
+        return str(field.prepare_value(value))
     labels = dict(_flat(getattr(field, "choices", ())))
     many = value if _is_many(value) else [value]
     return ", ".join(labels.get(str(one)) or _said(one) for one in many)
@@ -80,15 +79,17 @@ def _said(value: Any) -> str:
     return str(localize(value))
 
 
+def as_sent(value: Any) -> str:
+    """Give what was sent and could not be understood."""
+    return ", ".join(str(one) for one in (value if _is_many(value) else [value])) or NOTHING
+
+
 def _names(field: forms.ModelChoiceField[Any], values: Iterable[Any]) -> list[str]:
     """Give the names of related objects, sorted; a key that leads to none stands for itself."""
-    keys = [str(field.prepare_value(one)) for one in values]
-    name = field.to_field_name or "pk"
-    try:
-        found = list(field.queryset.filter(**{f"{name}__in": keys})) if field.queryset else []
-    except (TypeError, ValueError, ValidationError):
-        found = []
-    names = {str(field.prepare_value(one)): field.label_from_instance(one) for one in found}
+    keys = [field.prepare_value(one) for one in values]
+    lookup = {f"{field.to_field_name or 'pk'}__in": keys}
+    found = field.queryset.filter(**lookup) if field.queryset is not None else ()
+    names = {field.prepare_value(one): field.label_from_instance(one) for one in found}
     return sorted(str(names.get(key, key)) for key in keys)
 
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..optimistic import VersionedModel
 from ..optimistic.versions import expected_version, version_field
-from .values import digest_of, in_words
+from .values import as_sent, digest_of, in_words
 
 if TYPE_CHECKING:
     Base = forms.ModelForm[Any]
@@ -129,13 +129,15 @@ class VersionedForm(Base):
         return tuple(self._change(name, seen.digests.get(name)) for name in self._compared())
 
     def _change(self, name: str, shown: str | None) -> Change:
-        field, stored, yours = self.fields[name], self._stored(name), self._yours(name)
+        field, stored = self.fields[name], self._stored(name)
+        understood = name in self.cleaned_data
+        yours = self.cleaned_data[name] if understood else self[name].data
         is_stored, is_yours = digest_of(field, stored), digest_of(field, yours)
         return Change(
             name,
             str(self[name].label),
             in_words(field, stored),
-            in_words(field, yours),
+            in_words(field, yours) if understood else as_sent(yours),
             differs=is_stored != is_yours,
             changed_by_others=shown is not None and shown != is_stored,
             changed_by_you=shown != is_yours,
@@ -151,15 +153,15 @@ class VersionedForm(Base):
 
     def _compared(self) -> list[str]:
         """Give the names of the fields that the user sees and may change."""
-        return [bound.name for bound in self.visible_fields() if not bound.field.disabled]
+        return [
+            bound.name
+            for bound in self.visible_fields()
+            if not bound.field.disabled and not isinstance(bound.field.widget, forms.PasswordInput)
+        ]
 
     def _stored(self, name: str) -> Any:
         """Give what was read of the row: `initial`, as validation changes the instance."""
         return self.get_initial_for_field(self.fields[name], name)
-
-    def _yours(self, name: str) -> Any:
-        cleaned = getattr(self, "cleaned_data", {})
-        return cleaned[name] if name in cleaned else self[name].data
 
     def _object(self) -> list[str]:
         return [self.instance._meta.concrete_model._meta.label_lower, str(self.instance.pk)]
