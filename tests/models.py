@@ -160,6 +160,10 @@ class Letter(Steps):
     def reread(self):
         Effect.objects.create(name=f"reread {self.pk}")
 
+    @transition(state, source=["new", "read"], target="read")
+    def again(self):
+        Effect.objects.create(name=f"again {self.pk}")
+
     @transition(state, source="*", target="lost")
     def lose(self):
         Effect.objects.create(name=f"lose {self.pk}")

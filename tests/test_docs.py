@@ -900,6 +900,6 @@ def known_names() -> set[str]:
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
-    django_names |= {"ModelForm", "ModelAdmin", "ValidationError"}
+    django_names |= {"ModelForm", "ModelAdmin", "ValidationError", "DatabaseError"}
     django_names |= {"DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

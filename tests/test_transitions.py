@@ -1,5 +1,6 @@
 """Transitions take effect once, whatever the objects in memory say."""
 
+import gc
 import pickle
 import threading
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from django.db.models import F
 from django.db.models.signals import post_init
 from django.template import Context, Template
 from django.test.utils import CaptureQueriesContext, isolate_apps
+from django.utils import timezone
 from django_fsm import (
     ConcurrentTransitionMixin,
     FSMField,
@@ -303,6 +305,15 @@ def test_transition_from_its_target_by_name_runs_each_time(letter):
     assert effects() == [f"reread {letter.pk}"] * 2
 
 
+def test_state_that_leads_to_itself_runs_each_time_for_old_objects_too():
+    row = Letter.objects.create()
+    late = stored(row)
+    row.again()
+
+    assert late.again().repeated is False
+    assert effects() == [f"again {row.pk}"] * 2
+
+
 def test_transition_from_any_other_state(letter):
     letter.read()
 
@@ -424,6 +435,18 @@ def test_guard_is_not_fooled_by_what_was_never_saved(kind):
         row.send()
 
 
+def test_guard_that_answers_later_is_refused(letter):
+    async def never(letter):
+        return False
+
+    send = transition("state", source="new", target="sent", conditions=[never])(lambda row: None)
+
+    with pytest.raises(TypeError, match="the guard never gave something to be awaited"):
+        send(letter)
+
+    assert stored(letter).state == "new"
+
+
 # Body: all of it takes effect, or none.
 
 
@@ -527,6 +550,39 @@ def test_body_may_save_its_object_without_writing_the_old_state_back(kind):
     row.save()
 
 
+@pytest.mark.parametrize("by", ["body", "pre_transition", "post_transition"])
+def test_what_is_saved_meanwhile_is_not_written_twice(by):
+    lease = Lease.objects.create(balance=10)
+
+    def change(lease):
+        lease.balance = F("balance") - 1
+        lease.save()
+        lease.refresh_from_db()
+        lease.balance -= 1
+        lease.save()
+        Lease.objects.filter(pk=lease.pk).update(balance=F("balance") - 1)
+
+    if by == "body":
+        lease.send(change)
+    else:
+        signal = pre_transition if by == "pre_transition" else post_transition
+        with receiving(signal, lambda instance, **kwargs: change(instance)):
+            lease.send()
+
+    assert stored(lease).balance == 7
+
+
+def test_what_is_saved_in_a_savepoint_that_is_rolled_back_is_written(letter):
+    def change(letter):
+        letter.name = "kept"
+        with rolled_back():
+            letter.save()
+
+    letter.send(change)
+
+    assert stored(letter).name == "kept"
+
+
 def test_body_may_read_its_object_again(kind):
     row = kind.objects.create()
 
@@ -596,6 +652,43 @@ def test_related_object_without_a_key_is_refused(letter):
         letter.send(lambda letter: setattr(letter, "twin", Letter()))
 
     assert stored(letter).state == "new"
+
+
+def test_values_that_only_look_different_are_not_written(letter, monkeypatch):
+    """Some types of fields have no words of their own, or compare element by element."""
+
+    class Point:
+        def __init__(self, *xs):
+            self.xs = xs
+
+        def __eq__(self, other):
+            return Point(*(one == two for one, two in zip(self.xs, other.xs, strict=True)))
+
+        def __bool__(self):
+            if len(self.xs) > 1:
+                raise ValueError("ambiguous")
+            return self.xs[0]
+
+        def all(self):
+            return all(self.xs)
+
+        __hash__ = None
+
+    for point in (Point(1), Point(1, 2)):
+        row = Letter.objects.create()
+        row.marks = point
+
+        row.send()
+
+        assert stored(row).marks == []
+
+
+def test_related_object_that_the_caller_assigned_is_the_callers(letter):
+    letter.twin = Letter()
+
+    letter.send()
+
+    assert stored(letter).twin is None
 
 
 def test_generator_cannot_be_a_transition():
@@ -780,6 +873,32 @@ def test_failing_hook_after_the_commit_undoes_nothing_in_memory(kind):
     assert (stored(row).state, stored(row).name) == ("sent", "saved")
 
 
+def test_failing_hook_whose_error_lives_on_undoes_nothing_later(letter):
+    kept = []
+    try:
+        letter.send(lambda letter: transaction.on_commit(lambda: refuse(letter)))
+    except Refused as error:
+        kept.append(error)
+
+    with transaction.atomic():
+        kept.clear()
+        gc.collect()
+        assert letter.state == "sent"
+
+    letter.save()
+    assert stored(letter).state == "sent"
+
+
+def test_rollback_undoes_what_receivers_changed(letter):
+    def rename(instance, **kwargs):
+        instance.name = "renamed"
+
+    with receiving(post_transition, rename), rolled_back():
+        letter.send()
+
+    assert (letter.name, letter.state) == ("dear", "new")
+
+
 def test_closed_connection_leaves_memory_as_it_was(letter):
     with pytest.raises(Exception, match=r"clos|transaction|2006"), transaction.atomic():
         letter.send(lambda letter: connection.close())
@@ -861,6 +980,16 @@ def test_conflict_of_another_row_is_a_failure_too(letter):
         letter.risk(lambda letter: other.send())
 
     assert letter.state == stored(letter).state == "lost"
+
+
+def test_what_a_receiver_changed_before_a_failure_is_written(letter):
+    def rename(instance, **kwargs):
+        instance.name = "renamed"
+
+    with receiving(pre_transition, rename), pytest.raises(Refused):
+        letter.risk(refuse)
+
+    assert letter.name == stored(letter).name == "renamed"
 
 
 def test_state_for_failures_may_be_zero(letter):
@@ -991,6 +1120,20 @@ def test_log_knows_the_claim_under_which_it_ran(letter):
     letter.read()
 
     assert [log.record_id for log in log_of(letter)] == [None, ids[0]]
+
+
+def test_log_has_the_time_of_the_row_in_any_time_zone(letter, monkeypatch):
+    if connection.vendor != "postgresql":  # It has one of its own for each connection.
+        connection.close()
+        monkeypatch.setitem(connection.settings_dict, "TIME_ZONE", "Asia/Tokyo")
+        vars(connection).pop("timezone", None)
+
+    letter.send()
+
+    now = timezone.now()
+    assert abs(log_of(letter)[0].created_at - now) < timezone.timedelta(hours=1)
+    monkeypatch.undo()
+    vars(connection).pop("timezone", None)
 
 
 def test_log_of_a_row_in_two_tables_has_the_name_of_the_one_with_the_state():
@@ -1166,6 +1309,21 @@ def test_child_whose_version_its_parent_does_not_know_does_not_undo_a_transition
     child.save()
 
     assert (stored(child).state, stored(child).number) == ("sent", 1)
+
+
+def test_copy_of_an_object_is_inserted_with_its_state(letter):
+    letter.send()
+
+    letter.pk = None
+    letter.save()
+
+    assert stored(letter).state == "sent"
+    assert Letter.objects.count() == 2
+
+
+def test_unknown_name_of_a_field_is_told_by_django(letter):
+    with pytest.raises(ValueError, match="nope"):
+        letter.save(update_fields=["nope"])
 
 
 def test_state_without_protection_is_saved_again_after_a_rollback():
