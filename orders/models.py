@@ -177,31 +177,27 @@ class Order(TransitionsMixin, VersionedModel):
             Product.objects.reserve({self.product_id: more})
 
 
-class Payment(models.Model):
-    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="payments")
+class Movement(models.Model):
+    """Money that moved for an order."""
+
+    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="%(class)ss")
     amount = models.PositiveBigIntegerField(help_text="In cents.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        abstract = True
         ordering = ("-id",)
         constraints = (
-            CheckConstraint(name="orders_payment_amount_positive", condition=Q(amount__gt=0)),
+            CheckConstraint(name="orders_%(class)s_amount_positive", condition=Q(amount__gt=0)),
         )
 
     def __str__(self) -> str:
-        return f"Payment {self.pk}: {self.amount} for order {self.order_id}"
+        return f"{type(self).__name__} {self.pk}: {self.amount} for order {self.order_id}"
 
 
-class Refund(models.Model):
-    order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="refunds")
-    amount = models.PositiveBigIntegerField(help_text="In cents.")
-    created_at = models.DateTimeField(auto_now_add=True)
+class Payment(Movement):
+    """Money from the customer."""
 
-    class Meta:
-        ordering = ("-id",)
-        constraints = (
-            CheckConstraint(name="orders_refund_amount_positive", condition=Q(amount__gt=0)),
-        )
 
-    def __str__(self) -> str:
-        return f"Refund {self.pk}: {self.amount} for order {self.order_id}"
+class Refund(Movement):
+    """Money back to the customer."""

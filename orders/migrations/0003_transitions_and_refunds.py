@@ -38,16 +38,22 @@ class Migration(migrations.Migration):
             name='status',
             field=django_fsm.FSMField(choices=[('placed', 'placed'), ('paid', 'paid'), ('shipped', 'shipped'), ('cancelled', 'cancelled')], default='placed', max_length=16, protected=True),
         ),
+        migrations.AlterField(
+            model_name='payment',
+            name='order',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='%(class)ss', to='orders.order'),
+        ),
         migrations.CreateModel(
             name='Refund',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('amount', models.PositiveBigIntegerField(help_text='In cents.')),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('order', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='refunds', to='orders.order')),
+                ('order', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='%(class)ss', to='orders.order')),
             ],
             options={
                 'ordering': ('-id',),
+                'abstract': False,
                 'constraints': [models.CheckConstraint(condition=models.Q(('amount__gt', 0)), name='orders_refund_amount_positive')],
             },
         ),
