@@ -9,6 +9,7 @@ from django.db import DatabaseError, IntegrityError, connection, models, transac
 from django.db.models import F
 from django.db.models.signals import post_save
 from django.db.transaction import TransactionManagementError
+from django.test import TestCase
 from django.test.utils import isolate_apps
 from django_fsm import ConcurrentTransitionMixin, FSMField
 
@@ -624,3 +625,28 @@ def test_what_cannot_be_retried_is_refused_when_decorated():
         retry_stale(coroutine)
     with pytest.raises(TypeError, match="above 0"):
         retry_stale(attempts=0)(lambda: None)
+
+
+def test_many_saves_of_one_transaction_leave_one_hook(account):
+    with TestCase.captureOnCommitCallbacks() as hooks, transaction.atomic():
+        for number in range(10):
+            account.balance = number
+            account.save()
+            Account(name=str(number)).save()
+
+    assert len(hooks) == 1
+
+
+def test_saves_between_savepoints_are_undone_together_or_apart(account):
+    with transaction.atomic():
+        account.save()
+        with transaction.atomic():
+            account.save()
+            transaction.set_rollback(True)
+        assert account.version == 2
+        account.save()
+        with transaction.atomic():
+            account.save()
+        transaction.set_rollback(True)
+
+    assert account.version == 1
