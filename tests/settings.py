@@ -30,3 +30,4 @@ INSTALLED_APPS = [*EXAMPLE_APPS, "tests"]
 ROOT_URLCONF = "tests.urls"
 SECRET_KEY = "the tests sign with this"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
