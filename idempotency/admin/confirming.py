@@ -20,9 +20,9 @@ from ..exceptions import IdempotencyError, StaleObject
 from ..keys import MAX_LENGTH, uuid7
 from ..pessimistic import lock_row
 from ..protocol import run_once
-from ..transitions.states import state_of
+from ..transitions.states import state_of, text_of
 from ..transitions.steps import Step
-from .offers import Offer, declared_from, state_in_words, step_of, text_of, version_of
+from .offers import Offer, declared_from, state_in_words, step_of, version_of
 
 SALT = "idempotency.admin"
 PREFIX = "given"

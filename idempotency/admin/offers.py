@@ -13,11 +13,11 @@ from django.utils.module_loading import import_string
 
 from ..optimistic import VersionedModel
 from ..optimistic.versions import expected_version, version_field
-from ..transitions.states import state_fields, state_of
+from ..transitions.journal import FOR_THE_LOG
+from ..transitions.states import state_fields, state_of, text_of
 from ..transitions.steps import Step
 
 UNKNOWN = "…"
-FOR_THE_LOG = ("by", "note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,6 @@ def state_in_words(field: Any, state: Any) -> str:
     """Give the label of a state, which may be as in the log: text."""
     labels = {text_of(value): str(label) for value, label in field.flatchoices}
     return labels.get(text_of(state), text_of(state))
-
-
-def text_of(state: Any) -> str:
-    return "" if state is None else str(getattr(state, "value", state))
 
 
 def version_of(instance: models.Model) -> int | None:

@@ -15,11 +15,11 @@ from django.urls import path, reverse
 from django.utils.translation import gettext as _
 
 from ..exceptions import IdempotencyError, KeyInProgress, StaleObject, TransitionConflict
-from ..transitions.states import state_fields, state_of
+from ..transitions.states import state_fields, state_of, text_of
 from ..transitions.steps import Step
 from .confirming import Confirmed, Invalid, Seen, forms_of
 from .history import history_of
-from .offers import Offer, declared_from, find_step, offers, state_in_words, text_of
+from .offers import Offer, declared_from, find_step, offers, state_in_words
 from .pages import PageMixin, breadcrumbs_are_a_list
 from .saying import BUSY, CONFLICT, GUARDED, MOVED, REPORTS, UNREADABLE, UNSURE, said
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.db import models
 
-from .states import state_fields
-from .steps import Step, states_of
+from .states import plain, state_fields
+from .steps import Step
 
 ANYWHERE = ("*", "+")
 NOBODY_KNOWS = "?"
@@ -69,7 +69,7 @@ class _Chart:
         names = dict.fromkeys(name for each in reversed(model.__mro__) for name in vars(each))
         steps = [Step(model, methods[name], "") for name in names if name in methods]
         named = [*_first_states(field), *(state for step in steps for state in _named_in(step))]
-        return cls(field, steps, list(dict.fromkeys(map(_plain, named))))
+        return cls(field, steps, list(dict.fromkeys(map(plain, named))))
 
     def draw(self) -> str:
         edges = [edge for step in self.steps for edge in self._edges(step)]
@@ -108,21 +108,28 @@ def _named_in(step: Step) -> Iterator[Any]:
     declared = step.meta.transitions
     yield from sorted((state for state in declared if state not in ANYWHERE), key=str)
     for source in sorted(declared, key=str):
-        yield from states_of(declared[source].target)
-        yield from states_of(declared[source].on_error)
+        yield from _states_of(declared[source].target)
+        yield from _states_of(declared[source].on_error)
+
+
+def _states_of(target: Any) -> list[Any]:
+    """Give the states to which a declared target may lead, as far as it tells."""
+    if hasattr(target, "get_state"):
+        return list(target.allowed_states)
+    return [] if target is None else [target]
 
 
 def _edges_from(step: Step, source: Any) -> Iterator[_Edge]:
     found = step.meta.get_transition(source)
-    targets = [source] if found.target is None else states_of(found.target) or [NOBODY_KNOWS]
+    targets = [source] if found.target is None else _states_of(found.target) or [NOBODY_KNOWS]
     guards = ", ".join(
         getattr(guard, "__name__", type(guard).__name__) for guard in found.conditions
     )
     label = f"{step.name} [{guards}]" if guards else step.name
     for target in targets:
-        yield _Edge(source, _plain(target), _escape(label))
+        yield _Edge(source, plain(target), _escape(label))
     if found.on_error is not None:
-        yield _Edge(source, _plain(found.on_error), f"{step.name} (on error)")
+        yield _Edge(source, plain(found.on_error), f"{step.name} (on error)")
 
 
 def _ids(states: list[Any]) -> dict[Any, str]:
@@ -144,11 +151,6 @@ def _is_plain_word(state: Any) -> bool:
 
 def _words(state: Any) -> str:
     return "(empty)" if state in (None, "") else str(state)
-
-
-def _plain(state: Any) -> Any:
-    """Give a member of an enumeration as what is stored."""
-    return getattr(state, "value", state)
 
 
 def _escape(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import django_fsm
 from asgiref.sync import async_to_sync, sync_to_async
 
-from .journal import name_of
+from .journal import FOR_THE_LOG, name_of
 from .rows import OURS, TransitionsMixin
 from .running import Run
 from .steps import Step
@@ -74,16 +74,16 @@ def _dress(method: Method) -> Method:
     def run(instance: Any, body: Method, args: Any, kwargs: Any) -> Any:
         _require_ready(instance, method)
         step = Step.of(instance, method)
-        said = {name: kwargs.get(name) for name in _FOR_THE_LOG}
+        said = {name: kwargs.get(name) for name in FOR_THE_LOG}
         given = {
             name: value
             for name, value in kwargs.items()
-            if name in signature.parameters or name not in _FOR_THE_LOG
+            if name in signature.parameters or name not in FOR_THE_LOG
         }
         if is_called_by_its_override(step):
             return body(instance, *args, **given)
         bound = signature.bind(instance, *args, **given).arguments
-        said |= {name: bound[name] for name in _FOR_THE_LOG & bound.keys()}
+        said |= {name: bound[name] for name in FOR_THE_LOG & bound.keys()}
         by, note = name_of(said["by"]), "" if said["note"] is None else str(said["note"])
         return Run(step, body, args, given, by=by, note=note).run()
 
@@ -101,9 +101,6 @@ def _dress(method: Method) -> Method:
         return run(instance, method, args, kwargs)
 
     return _mark(call)
-
-
-_FOR_THE_LOG = frozenset({"by", "note"})
 
 
 def _mark(call: Any) -> Method:

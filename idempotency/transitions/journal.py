@@ -12,11 +12,13 @@ from django.utils import timezone
 from ..current import current_record_id
 from ..models import TransitionLog
 from .outcomes import moved_on
-from .states import state_fields
+from .states import state_fields, text_of
 from .steps import Step
 from .taking import is_state, stored_state
 
 LONGEST = 255
+FOR_THE_LOG = frozenset({"by", "note"})
+"""What a call takes beside the arguments of its method."""
 
 
 def name_of(by: Any) -> str:
@@ -44,8 +46,8 @@ def write_log(step: Step, source: Any, target: Any, by: str, note: str) -> None:
     values = {
         **_of(step.field, step.keys),
         "transition": step.name,
-        "source": _text(source),
-        "target": _text(target),
+        "source": text_of(source),
+        "target": text_of(target),
         "by": by,
         "note": note,
         "record_id": current_record_id(),
@@ -97,7 +99,3 @@ def _of(field: Any, keys: dict[str, Any]) -> dict[str, str]:
         else tuple(part.to_python(value) for part, value in zip(parts, given, strict=True))
     )
     return {"model": owner.label_lower, "object_id": str(key), "field": field.name}
-
-
-def _text(state: Any) -> str:
-    return "" if state is None else str(getattr(state, "value", state))

@@ -9,6 +9,7 @@ from django.db import models
 from django_fsm import TransitionNotAllowed
 
 from ..exceptions import TransitionConflict
+from .states import plain
 from .steps import Step
 
 
@@ -45,11 +46,11 @@ class NotAllowed(TransitionConflict, TransitionNotAllowed):
 
 
 def other_state(step: Step, actual: Any) -> NotAllowed:
-    sources = ", ".join(repr(_plain(state)) for state in step.sources)
+    sources = ", ".join(repr(plain(state)) for state in step.sources)
     unknown = " (which is none of its states)" if is_unknown(step.field, actual) else ""
     return NotAllowed.of(
         step,
-        f"{_name(step.instance)} is in state {_plain(actual)!r}{unknown};"
+        f"{_name(step.instance)} is in state {plain(actual)!r}{unknown};"
         f" {step.name}() leads only from {sources}.",
         actual,
     )
@@ -58,7 +59,7 @@ def other_state(step: Step, actual: Any) -> NotAllowed:
 def guard_failed(step: Step, source: Any, guard: Any) -> NotAllowed:
     return NotAllowed.of(
         step,
-        f"{_name(step.instance)} may not {step.name}() from {_plain(source)!r}:"
+        f"{_name(step.instance)} may not {step.name}() from {plain(source)!r}:"
         f" its guard {getattr(guard, '__name__', repr(guard))} forbids it.",
         source,
     )
@@ -67,7 +68,7 @@ def guard_failed(step: Step, source: Any, guard: Any) -> NotAllowed:
 def moved_on(step: Step, target: Any, actual: Any) -> NotAllowed:
     return NotAllowed.of(
         step,
-        f"{_name(step.instance)} was moved from {_plain(target)!r} to {_plain(actual)!r} while the"
+        f"{_name(step.instance)} was moved from {plain(target)!r} to {plain(actual)!r} while the"
         f" body of {step.name}() ran.",
         actual,
     )
@@ -79,8 +80,3 @@ def is_unknown(field: Any, state: Any) -> bool:
 
 def _name(instance: models.Model) -> str:
     return f"{instance._meta.label} {instance.pk}"
-
-
-def _plain(state: Any) -> Any:
-    """Give a member of an enumeration as what is stored."""
-    return getattr(state, "value", state)

@@ -71,14 +71,16 @@ class Run:
         with watching(self.step.instance, self.step) as watch:
             self._send(pre_transition, self.declared)
             failure = None
-            start, written = Snapshot.of(self.step.instance), watch.values.copy()
+            start = None if self._on_error is None else Snapshot.of(self.step.instance)
+            written = watch.values.copy()
             try:
                 with self._undone_on_failure():
                     result, target = self._act(watch)
             except _Failed as failed:
                 if transaction.get_rollback(using=self.step.using):
                     raise failed.error from None  # The database has undone more than the body.
-                start.restore(self.step.instance)
+                if start is not None:
+                    start.restore(self.step.instance)
                 watch.values = written
                 self._land(watch)
                 failure = failed.error
@@ -153,9 +155,9 @@ class Run:
         remember(instance, state_fields(type(instance)))
         forget_computed(instance)
         self.left = values_of(instance)
-        with watching(instance) as watch:
-            self._send(post_transition, told, **more)
-            if post_transition.has_listeners(self.sender):
+        if post_transition.has_listeners(self.sender):
+            with watching(instance) as watch:
+                self._send(post_transition, told, **more)
                 self.left |= write_changes(self.step, watch)
 
     def _send(self, signal: Any, target: Any, **more: Any) -> None:

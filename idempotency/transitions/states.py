@@ -31,6 +31,16 @@ def is_protected(field: Any) -> bool:
     return bool(field.protected) and not field.is_relation
 
 
+def plain(state: Any) -> Any:
+    """Give a member of an enumeration as what is stored."""
+    return getattr(state, "value", state)
+
+
+def text_of(state: Any) -> str:
+    """Give a state as the log has it."""
+    return "" if state is None else str(plain(state))
+
+
 def state_of(instance: models.Model, field: Any, using: str | None = None) -> Any:
     """Give the state that *instance* was read with; one that was deferred is read now."""
     if field.attname not in instance.__dict__:

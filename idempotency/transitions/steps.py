@@ -95,10 +95,3 @@ def _field(instance: models.Model, method: Callable[..., Any]) -> Any:
         raise TypeError(
             f"{method.__name__}() is a transition of {name!r}, which {instance._meta.label} lacks."
         ) from error
-
-
-def states_of(target: Any) -> list[Any]:
-    """Give the states to which a declared target may lead, as far as it tells."""
-    if hasattr(target, "get_state"):
-        return list(target.allowed_states)
-    return [] if target is None else [target]

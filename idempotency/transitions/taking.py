@@ -8,7 +8,7 @@ from typing import Any
 from django.db import models
 
 from ..exceptions import StaleObject
-from ..optimistic.versions import expected_version, move_on
+from ..optimistic.versions import expected_version, facts_of, move_on
 from .outcomes import other_state
 from .states import put_state, state_of
 from .steps import Step
@@ -110,11 +110,9 @@ def _require_version(step: Step) -> None:
     if step.version is None:
         return
     expected = expected_version(step.instance, step.version)
-    rows = locked(step, step.version.model)
-    actual = rows.values_list(step.version.name, flat=True).first()
-    if actual != expected:
-        pk = step.instance.pk
-        raise StaleObject(model=step.model, pk=pk, expected=expected, actual=actual)
+    facts = facts_of(step.instance, step.version, step.using, expected)
+    if facts["actual"] != expected:
+        raise StaleObject(**facts)
 
 
 def is_state(field: Any, state: Any) -> models.Q:
