@@ -126,3 +126,22 @@ def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
             await sync_to_async(connections.close_all)()
 
     return asyncio.run(run())
+
+
+def elsewhere(function: Callable[[], Any]) -> None:
+    """Run *function* to its end on another connection."""
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            function()
+        except Exception as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert errors == []

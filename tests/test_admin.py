@@ -21,7 +21,7 @@ from idempotency.admin.offers import find_step
 from idempotency.admin.versions import RowForm, RowFormSet
 from idempotency.models import IdempotencyRecord, TransitionLog
 from idempotency.transitions import log_of
-from tests.conftest import Gate, standing_at
+from tests.conftest import Gate, elsewhere, standing_at
 from tests.models import Account, Contract, Effect, Invoice, Lease, Letter, Sheet, Stage, Task
 from tests.sites import InvoiceAdmin, SheetAdmin, site
 
@@ -210,7 +210,7 @@ def meanwhile(monkeypatch):
         def hooked(self, request, *args, **options):
             if left:
                 left.pop()
-                in_a_thread(lambda: model.objects.update(**values))
+                elsewhere(lambda: model.objects.update(**values))
             return original(self, request, *args, **options)
 
         monkeypatch.setattr(owner, hook, hooked, raising=False)
@@ -218,24 +218,12 @@ def meanwhile(monkeypatch):
     return arrange
 
 
-def in_a_thread(work):
-    def run():
-        try:
-            work()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(30)
-
-
-elsewhere = pytest.mark.skipif(
+with_two_writers = pytest.mark.skipif(
     "sqlite" in connection.settings_dict["ENGINE"], reason="One writer at a time."
 )
 
 
-@elsewhere
+@with_two_writers
 @pytest.mark.django_db(transaction=True)
 def test_a_change_in_the_moment_of_saving_shows_the_stale_page(boss, invoice, meanwhile):
     meanwhile(InvoiceAdmin, "save_model", Invoice, amount=99)
@@ -249,7 +237,7 @@ def test_a_change_in_the_moment_of_saving_shows_the_stale_page(boss, invoice, me
     assert again(invoice).name == "I-1"
 
 
-@elsewhere
+@with_two_writers
 @pytest.mark.django_db(transaction=True)
 def test_a_change_in_the_moment_of_saving_a_list_is_told(boss, meanwhile):
     sheet = Sheet.objects.create(name="S", cells=1)
@@ -262,7 +250,7 @@ def test_a_change_in_the_moment_of_saving_a_list_is_told(boss, meanwhile):
     assert boss.fields()["form-0-cells"] == "7"
 
 
-@elsewhere
+@with_two_writers
 @pytest.mark.django_db(transaction=True)
 def test_a_change_in_the_moment_of_deleting_is_told(boss, meanwhile):
     sheet = Sheet.objects.create(name="S", cells=1)
@@ -698,7 +686,7 @@ def test_a_store_that_is_away_is_told(boss, invoice, store_away):
     assert again(invoice).state == "open"
 
 
-@elsewhere
+@with_two_writers
 @pytest.mark.django_db(transaction=True)
 def test_a_click_that_still_runs_is_told(boss, invoice, monkeypatch):
     gate, twin = Gate(), Desk(boss.user)

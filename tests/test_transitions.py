@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from io import StringIO
 
+import django
 import django_fsm
 import pytest
 from django.apps import apps
@@ -402,9 +403,8 @@ def test_body_that_tells_its_target_runs_from_anywhere_each_time(letter):
 # Guards.
 
 
+@pytest.mark.parametrize("kind", [Letter, Contract], indirect=True)
 def test_guard_that_forbids_is_named_and_nothing_runs(kind):
-    if kind is Lease:
-        pytest.skip("A lease has no guard.")
     row = kind.objects.create(sealed=False)
 
     with pytest.raises(TransitionConflict, match="its guard is_sealed forbids it") as caught:
@@ -425,9 +425,8 @@ def test_guard_is_asked_of_the_row_as_it_is(letter):
     assert effects() == []
 
 
+@pytest.mark.parametrize("kind", [Letter, Contract], indirect=True)
 def test_guard_is_not_fooled_by_what_was_never_saved(kind):
-    if kind is Lease:
-        pytest.skip("A lease has no guard.")
     row = kind.objects.create(sealed=False)
     row.sealed = True
 
@@ -510,9 +509,7 @@ def test_what_was_changed_before_the_call_stays_with_the_caller(letter):
     assert (stored(letter).name, stored(letter).state) == ("not saved", "sent")
 
 
-def test_expression_of_the_body_is_computed_by_the_database(kind):
-    if kind is not Lease:
-        pytest.skip("Only a lease has a number.")
+def test_expression_of_the_body_is_computed_by_the_database():
     lease = Lease.objects.create(balance=1)
     Lease.objects.filter(pk=lease.pk).update(balance=F("balance") + 5)
     lease.refresh_from_db()
@@ -1343,6 +1340,8 @@ def test_save_by_position_and_update_or_create_do_not_undo_a_transition(letter):
     old = stored(letter)
     letter.read()
 
+    if django.VERSION < (6, 0):
+        old.save(False, False, None, ["state"])
     old.save(update_fields=["state"])
     Letter.objects.update_or_create(pk=letter.pk, defaults={"name": "newer"})
 
@@ -1443,7 +1442,7 @@ def test_protected_states_are_validated(letter):
     letter.clean_fields(exclude=["state", "name"])
 
 
-def test_refresh_under_a_second_alias_or_force_insert_writes_the_state(letter):
+def test_copy_that_is_inserted_by_force_keeps_its_state(letter):
     letter.send()
     copied = stored(letter)
     copied.pk = None

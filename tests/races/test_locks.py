@@ -4,7 +4,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from django.db import Error, connection, connections, transaction
+from django.db import Error, connection, transaction
 from django.db.models import F
 
 from idempotency import LockUnavailable
@@ -12,6 +12,7 @@ from idempotency.inserts import TRIES
 from idempotency.optimistic import retry_stale
 from idempotency.pessimistic import atomic_retry, get_or_create_locked, lock_row, lock_rows
 from idempotency.testing import race
+from tests.conftest import elsewhere
 from tests.models import Account, Effect, Ticket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -26,25 +27,6 @@ on_postgresql = pytest.mark.skipif(
 )
 
 DEADLOCKS = {"postgresql": "40P01", "mysql": 1213}
-
-
-def elsewhere(function):
-    """Run *function* to its end on another connection."""
-    errors = []
-
-    def run():
-        try:
-            function()
-        except Exception as error:
-            errors.append(error)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(30)
-    assert not thread.is_alive()
-    assert errors == []
 
 
 @with_row_locks

@@ -1,14 +1,14 @@
 """The promises about transitions, kept by real processes on a real database."""
 
 import os
-import threading
 
 import pytest
-from django.db import OperationalError, connection, connections, transaction
+from django.db import OperationalError, connection, transaction
 
 from idempotency import StaleObject, TransitionConflict
 from idempotency.testing import crash_points, interleavings, race
 from idempotency.transitions import TransitionLog, log_of
+from tests.conftest import elsewhere
 from tests.models import Contract, Effect, Lease, Letter, Refused
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -171,20 +171,6 @@ def test_failure_state_killed_at_any_moment_is_written_with_its_log_or_not_at_al
         assert row.state in ("new", "lost")
         assert Effect.objects.count() == 0
     assert count > 8
-
-
-def elsewhere(work):
-    """Run *work* to its end on another connection."""
-
-    def run():
-        try:
-            work()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
 
 
 def refuse(row):
