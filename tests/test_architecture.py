@@ -17,7 +17,7 @@ MODULES = {
 LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields"},
-    {"rollbacks", "retries", "current"},
+    {"rollbacks", "retries", "current", "scripts"},
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},
