@@ -17,7 +17,7 @@ MODULES = {
 LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields"},
-    {"rollbacks", "retries", "current", "scripts"},
+    {"rollbacks", "retries", "current", "scripts", "clocks"},
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},

@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 
+from ..clocks import Fragment
 from ..exceptions import StaleClaim
 from ..keys import later_token
 from ..models import IdempotencyRecord
@@ -21,7 +22,7 @@ from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
 from .dialects import dialect_of
 from .reaching import Transaction, reach
 from .recent import Recent
-from .sql import SLACK, Dialect, Fragment
+from .sql import SLACK, Dialect
 
 REMEMBERED = 4_096
 """How many completed calls a process looks up at once, before it would open a transaction."""

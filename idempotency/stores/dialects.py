@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar, cast
 
 from django.conf import settings
@@ -10,10 +10,11 @@ from django.db import IntegrityError, NotSupportedError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from .sql import Dialect, Found, Fragment, seen_from
+from ..clocks import Fragment, MySQLClock, PostgreSQLClock, SQLiteClock, clock_of
+from .sql import Dialect, Found, seen_from
 
 
-class PostgreSQL(Dialect):
+class PostgreSQL(PostgreSQLClock, Dialect):
     """
     Claims and looks in one statement, which never waits and never fails.
 
@@ -21,15 +22,6 @@ class PostgreSQL(Dialect):
     statement's snapshot is older than that lock, so the primary key still decides: a twin that
     committed in between counts as running, as it was when the snapshot was taken.
     """
-
-    def now(self) -> Fragment:
-        return "clock_timestamp()", []
-
-    def after(self, seconds: float) -> Fragment:
-        return "clock_timestamp() + make_interval(secs => %s)", [seconds]
-
-    def seconds_until(self, column: str) -> Fragment:
-        return f"EXTRACT(EPOCH FROM {column} - clock_timestamp())", []
 
     def alone(self, record: Any) -> Fragment:
         return "pg_try_advisory_xact_lock(%s)", [advisory_key(record)]
@@ -56,7 +48,7 @@ def advisory_key(record: Any) -> int:
     return int.from_bytes(record.bytes[8:], "big", signed=True)
 
 
-class MySQL(Dialect):
+class MySQL(MySQLClock, Dialect):
     """
     Asks before it inserts, as an insert waits for an uncommitted twin.
 
@@ -67,22 +59,6 @@ class MySQL(Dialect):
     share_nowait = "FOR SHARE NOWAIT"
     busy: ClassVar[frozenset[int]] = frozenset({1205, 3572})
     """The errors of a lock that was not got in time, or not at once."""
-
-    def now(self) -> Fragment:
-        # Django stores naive times in the zone of the connection, which need not be UTC.
-        zone = self.connection.timezone or timezone.get_default_timezone()
-        if zone is UTC:
-            return "UTC_TIMESTAMP(6)", []
-        offset = datetime.now(zone).utcoffset() or timedelta(0)
-        return f"(UTC_TIMESTAMP(6) + INTERVAL {int(offset.total_seconds())} SECOND)", []
-
-    def after(self, seconds: float) -> Fragment:
-        now, _ = self.now()
-        return f"({now} + INTERVAL %s MICROSECOND)", [round(seconds * 1_000_000)]
-
-    def seconds_until(self, column: str) -> Fragment:
-        now, _ = self.now()
-        return f"TIMESTAMPDIFF(MICROSECOND, {now}, {column}) / 1000000", []
 
     insert_waiting: ClassVar[str] = "INSERT"
 
@@ -125,28 +101,10 @@ class MariaDB(MySQL):
         return super().claim(cursor, row)
 
 
-class SQLite(Dialect):
+class SQLite(SQLiteClock, Dialect):
     """Looks before it begins: only writers queue, so a replay need not wait for them."""
 
     look_first = True
-
-    def _stored(self, moment: datetime) -> Any:
-        return self.connection.ops.adapt_datetimefield_value(moment)
-
-    # SQLite has no clock of its own; all its writers run on one machine.
-    def now(self) -> Fragment:
-        return "%s", [self._stored(timezone.now())]
-
-    def after(self, seconds: float) -> Fragment:
-        return "%s", [self._stored(timezone.now() + timedelta(seconds=seconds))]
-
-    def seconds_until(self, column: str) -> Fragment:
-        now, parameters = self.now()
-        # Days are counted in floating point: exact to milliseconds, with noise behind them.
-        return f"ROUND((julianday({column}) - julianday({now})) * 86400.0, 3)", parameters
-
-    def latest(self, first: str, second: str) -> str:
-        return f"MAX({first}, {second})"
 
     def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
         (_, [record]) = row["id"]
@@ -174,7 +132,7 @@ def dialect_of(connection: BaseDatabaseWrapper, table: str) -> Dialect:
 
 def clock(connection: BaseDatabaseWrapper) -> datetime:
     """Give the time by the database's own clock, as the ORM would give it."""
-    now, parameters = dialect_of(connection, "").now()
+    now, parameters = clock_of(connection).now()
     if connection.vendor == "sqlite":
         return timezone.now()
     with connection.cursor() as cursor:

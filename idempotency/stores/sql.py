@@ -8,10 +8,8 @@ from typing import Any, ClassVar, cast
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from ..clocks import Clock, Fragment
 from .base import Answer, Seen
-
-Fragment = tuple[str, list[Any]]
-"""A piece of SQL and its parameters."""
 
 SLACK = 3_600
 """Seconds by which `purge_after` lies behind, so that a completion within them need not move it."""
@@ -25,34 +23,19 @@ class Found:
     seen: Seen | None = None
 
 
-class Dialect:
+class Dialect(Clock):
     """Statements that all databases understand, and what each must add."""
 
     look_first: ClassVar[bool] = False
     """Whether a look outside of the transaction is cheaper than a claim that finds a record."""
 
     def __init__(self, connection: BaseDatabaseWrapper, table: str) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self.table = connection.ops.quote_name(table)
-
-    def now(self) -> Fragment:
-        """Give the database's own clock."""
-        raise NotImplementedError
-
-    def after(self, seconds: float) -> Fragment:
-        """Give the instant that comes *seconds* after now."""
-        raise NotImplementedError
-
-    def seconds_until(self, column: str) -> Fragment:
-        """Give how far *column* lies ahead, in seconds."""
-        raise NotImplementedError
 
     def alone(self, record: Any) -> Fragment:
         """Give the condition that no transaction which is still open has claimed *record*."""
         return "1 = 1", []  # It holds a lock on the row, and the update waits or fails.
-
-    def latest(self, first: str, second: str) -> str:
-        return f"GREATEST({first}, {second})"
 
     def claim(self, cursor: Any, row: dict[str, Fragment]) -> Found:
         """Insert *row* if its id is not there, without ever waiting for an uncommitted one."""
