@@ -15,11 +15,19 @@ STORE = {
 }
 """What a store has that its settings leave out; durations are seconds."""
 
+LOCK = {
+    "BACKEND": "idempotency.locks.database.DatabaseLockBackend",
+    "LEASE": 30,
+    "OPTIONS": {},
+}
+"""What a lock backend has that its settings leave out; durations are seconds."""
+
 
 class Settings:
     """Give each `IDEMPOTENCY_…` setting of the project, or its default."""
 
     STORES: Mapping[str, Mapping[str, Any]] = {"default": {}}
+    LOCKS: Mapping[str, Mapping[str, Any]] = {"default": {}}
     HEADER: str = "Idempotency-Key"
     SCOPE: str | None = None
     METHODS: Sequence[str] = ("POST", "PATCH")

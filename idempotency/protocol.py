@@ -17,11 +17,12 @@ from .claims import running
 from .codecs import Codec, JsonCodec, Verdict
 from .exceptions import IdempotencyError, StoreUnavailable
 from .keys import check_key, check_name
-from .patience import Patience, to_its_end
+from .patience import Patience
 from .policy import Policy
 from .renewal import Holding, renewal
 from .settling import Settling
 from .stores.base import Call, Claim, Unconfirmed
+from .waiting import to_its_end
 
 __all__ = ["Outcome", "Run", "arun_once", "make_call", "run_once"]
 

@@ -16,14 +16,14 @@ MODULES = {
 
 LAYERS = [
     {"exceptions", "conf", "canonical"},
-    {"keys", "fingerprints", "fields"},
-    {"rollbacks", "retries", "current", "scripts", "clocks"},
+    {"keys", "fingerprints", "fields", "backends", "waiting"},
+    {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},
     {"transitions", "forms"},
-    {"stores"},
-    {"policy", "codecs", "renewal"},
+    {"stores", "locks"},
+    {"policy", "codecs"},
     {"claims", "claiming", "settling", "patience"},
     {"protocol"},
     {"http"},

@@ -23,7 +23,7 @@ process, and those of one in the same process.
 
 def forget():
     """Know as little of earlier calls as another process does."""
-    _stores.clear()
+    _stores.forget()
 
 
 def statements(call):

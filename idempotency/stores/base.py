@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from django.core.checks import CheckMessage
 
-from ..exceptions import InvalidBackend, StoreUnavailable
+from ..backends import seconds_of
+from ..exceptions import StoreUnavailable
 from ..keys import record_id
 
 State = Literal["in_progress", "completed", "released", "unknown"]
@@ -120,17 +121,9 @@ class BaseStore(ABC):
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         self.alias = alias
         self.options: Mapping[str, Any] = options["OPTIONS"]
-        self.lease = self._seconds(options, "LEASE")
-        self.retention = self._seconds(options, "RETENTION")
-
-    def _seconds(self, options: Mapping[str, Any], name: str) -> float:
-        value = options[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise InvalidBackend(
-                f"IDEMPOTENCY_STORES[{self.alias!r}][{name!r}] is a number of seconds above 0,"
-                f" not {value!r}."
-            )
-        return value
+        where = f"IDEMPOTENCY_STORES[{alias!r}]"
+        self.lease = seconds_of(options, "LEASE", where)
+        self.retention = seconds_of(options, "RETENTION", where)
 
     @abstractmethod
     def claim(self, call: Call, bid: Bid) -> Claim | Seen | None:

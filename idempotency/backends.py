@@ -1,0 +1,66 @@
+"""Objects that settings describe by alias, each made on its first use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from .conf import settings
+from .exceptions import InvalidBackend
+
+Backend = TypeVar("Backend")
+
+
+class Backends(Generic[Backend]):
+    """Gives the object called *alias* in the setting `IDEMPOTENCY_<NAME>`, the same each time."""
+
+    def __init__(self, name: str, defaults: Mapping[str, Any]) -> None:
+        self.name = name
+        self.defaults = defaults
+        self._made: dict[str, Backend] = {}
+        self._lock = threading.Lock()
+        setting_changed.connect(self._forget_changed)
+
+    @property
+    def setting(self) -> str:
+        return f"IDEMPOTENCY_{self.name}"
+
+    def get(self, alias: str) -> Backend:
+        """Raises: `InvalidBackend` if the settings do not describe *alias*."""
+        try:
+            return self._made[alias]
+        except KeyError:
+            with self._lock:
+                return self._made.setdefault(alias, self.build(alias))
+
+    def build(self, alias: str) -> Backend:
+        """Give a new object as the settings describe it."""
+        described = getattr(settings, self.name)
+        if alias not in described:
+            raise InvalidBackend(f"{self.setting} has no {alias!r}.")
+        options = {**self.defaults, **described[alias]}
+        try:
+            backend = import_string(options["BACKEND"])
+        except ImportError as error:
+            raise InvalidBackend(f"{self.setting}[{alias!r}]: {error}") from error
+        return cast(Backend, backend(alias, options))
+
+    def forget(self) -> None:
+        """Make each anew when it is asked for again."""
+        self._made.clear()
+
+    def _forget_changed(self, *, setting: str, **kwargs: object) -> None:
+        if setting == self.setting:
+            self.forget()
+
+
+def seconds_of(options: Mapping[str, Any], name: str, where: str) -> float:
+    """Give the duration called *name*; raise `InvalidBackend` if it is none."""
+    value = options[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise InvalidBackend(f"{where}[{name!r}] is a number of seconds above 0, not {value!r}.")
+    return value

@@ -1,0 +1,115 @@
+"""What a lock backend does: three steps that never wait; all else is built on them once."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.checks import CheckMessage
+
+from ..backends import seconds_of
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """
+    One caller's wish for a lock.
+
+    *owner* is the same at every try, and nobody else's; a caller that *queues* tries again until
+    it has the lock or withdraws.
+    """
+
+    name: str
+    owner: str
+    lease: float
+    queues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """
+    A lock that was got; its *token* is greater than that of every holder before.
+
+    *lease* is seconds, or None if the lock lives as long as the caller's transaction.
+    """
+
+    name: str
+    owner: str
+    token: int
+    lease: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A lock that another has, for *left* seconds more unless it is renewed (None: unknown)."""
+
+    left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLock:
+    """A lock that is held right now, as a person wants to see it; durations are seconds."""
+
+    name: str
+    owner: str
+    token: int
+    held_for: float | None
+    left: float | None
+    waiters: int = 0
+
+
+class BaseLockBackend(ABC):
+    """
+    Decides who holds a lock.
+
+    Raises from each step: `StoreUnavailable` if nobody can tell.
+    """
+
+    using: str | None = None
+    """The alias of the database that keeps the locks, if one does."""
+
+    thread_sensitive = False
+    """Whether asynchronous callers need the thread that Django's ORM uses for them."""
+
+    def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
+        self.alias = alias
+        self.options: Mapping[str, Any] = options["OPTIONS"]
+        self.lease = seconds_of(options, "LEASE", f"IDEMPOTENCY_LOCKS[{alias!r}]")
+
+    @abstractmethod
+    def acquire(self, ask: Ask) -> Grant | Busy:
+        """
+        Give the lock if nobody has it, or whoever had it lost it.
+
+        Asked once more by an owner that has it, give the same grant.
+        """
+
+    @abstractmethod
+    def renew(self, grants: Collection[Grant]) -> Collection[Grant]:
+        """Let each lease start anew; give those that were lost."""
+
+    @abstractmethod
+    def release(self, grant: Grant) -> bool:
+        """Free the lock if *grant* still holds it, and tell whether it did."""
+
+    @abstractmethod
+    def withdraw(self, ask: Ask) -> None:
+        """Leave nothing behind of *ask*, whose caller no longer waits."""
+
+    @abstractmethod
+    def live(self, limit: int = 1_000) -> list[LiveLock]:
+        """Give the locks that are held now, at most *limit* of them, the oldest first."""
+
+    def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
+        """Wait until another try may go better, at most *seconds*."""
+        time.sleep(seconds)
+
+    def check_lease(self, lease: float) -> None:  # noqa: B027 - most bear any length.
+        """Raise `ValueError` if the backend cannot keep to a lease of *lease* seconds."""
+
+    def check(self) -> list[CheckMessage]:
+        """Give what is wrong with this backend's settings."""
+        return []
