@@ -11,6 +11,7 @@ from .exceptions import (
     KeyInvalid,
     KeyMissing,
     KeyReused,
+    LockReentered,
     LockUnavailable,
     OutcomeUnknown,
     PreconditionFailed,
@@ -23,17 +24,21 @@ from .exceptions import (
     StoreUnavailable,
     TransitionConflict,
 )
+from .locking import cache_lock, lock
+from .locks import HeldLock
 from .protocol import Outcome, arun_once, run_once
 
 __all__ = [
     "BodyInvalid",
     "BodyTooLarge",
+    "HeldLock",
     "IdempotencyError",
     "InvalidBackend",
     "KeyInProgress",
     "KeyInvalid",
     "KeyMissing",
     "KeyReused",
+    "LockReentered",
     "LockUnavailable",
     "Outcome",
     "OutcomeUnknown",
@@ -48,8 +53,10 @@ __all__ = [
     "StoreUnavailable",
     "TransitionConflict",
     "arun_once",
+    "cache_lock",
     "current_claim",
     "idempotent",
     "idempotent_view",
+    "lock",
     "run_once",
 ]

@@ -37,9 +37,13 @@ class Backends(Generic[Backend]):
             with self._lock:
                 return self._made.setdefault(alias, self.build(alias))
 
+    def described(self) -> Mapping[str, Mapping[str, Any]]:
+        """Give what the setting says of each alias."""
+        return cast(Mapping[str, Mapping[str, Any]], getattr(settings, self.name))
+
     def build(self, alias: str) -> Backend:
         """Give a new object as the settings describe it."""
-        described = getattr(settings, self.name)
+        described = self.described()
         if alias not in described:
             raise InvalidBackend(f"{self.setting} has no {alias!r}.")
         options = {**self.defaults, **described[alias]}

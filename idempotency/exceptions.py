@@ -15,6 +15,7 @@ __all__ = [
     "KeyInvalid",
     "KeyMissing",
     "KeyReused",
+    "LockReentered",
     "LockUnavailable",
     "OutcomeUnknown",
     "PreconditionFailed",
@@ -87,6 +88,10 @@ class StaleClaim(IdempotencyError):
 
 class LockUnavailable(IdempotencyError):
     """Another holder has this lock; retry after `retry_after` seconds."""
+
+
+class LockReentered(LockUnavailable):
+    """This code holds the lock already; say reentrant=True if it may enter it again."""
 
 
 class StaleLock(IdempotencyError):

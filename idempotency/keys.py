@@ -117,9 +117,14 @@ def check_key(key: str) -> str:
         raise KeyInvalid("The idempotency key is empty.")
     if len(key) > MAX_LENGTH:
         raise KeyInvalid(f"The idempotency key is longer than {MAX_LENGTH} characters.")
-    if _CONTROL.search(key):
+    if has_control(key):
         raise KeyInvalid("The idempotency key has control characters.")
     return key
+
+
+def has_control(text: str) -> bool:
+    """Whether *text* has characters that some database would refuse or change."""
+    return _CONTROL.search(text) is not None
 
 
 def check_name(value: str, what: str) -> str:
@@ -130,7 +135,7 @@ def check_name(value: str, what: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"The {what} is a string, not {type(value).__name__}.")
-    if not value or len(value) > MAX_LENGTH or _CONTROL.search(value):
+    if not value or len(value) > MAX_LENGTH or has_control(value):
         raise ValueError(
             f"The {what} has 1 to {MAX_LENGTH} characters, no control ones: {value[:80]!r}."
         )

@@ -13,10 +13,34 @@ from .optimistic import VersionedManager, VersionedModel
 __all__ = [
     "IdempotencyRecord",
     "IdempotentManager",
+    "LockLease",
     "TransitionLog",
     "VersionedManager",
     "VersionedModel",
 ]
+
+
+class LockLease(models.Model):
+    """
+    A lock that the database keeps: who has it, until when.
+
+    A released one stays for a day with its token, so that the next holder gets a greater one. It
+    has no second index: on PostgreSQL each change then stays within the row's page.
+    """
+
+    id = RecordIdField(_("ID"), primary_key=True, editable=False)
+    name = models.CharField(_("name"), max_length=255)
+    owner = models.CharField(_("owner"), max_length=128)
+    token = models.BigIntegerField(_("fencing token"))
+    taken_at = models.DateTimeField(_("taken at"))
+    ends_at = models.DateTimeField(_("lease ends at"))
+
+    class Meta:
+        verbose_name = _("lock")
+        verbose_name_plural = _("locks")
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class IdempotencyRecord(models.Model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -35,9 +36,14 @@ class Holding:
     __slots__ = ("claim", "due_at", "ends_at", "lost", "on_lost", "renewer", "stops_at", "third")
 
     def __init__(
-        self, renewer: Renewer, claim: Any, lease: float, on_lost: Callable[[], object] | None
+        self,
+        renewer: Renewer,
+        claim: Any,
+        lease: float,
+        on_lost: Callable[[], object] | None,
+        started_at: float | None = None,
     ) -> None:
-        now = time.monotonic()
+        now = time.monotonic() if started_at is None else started_at
         self.renewer = renewer
         self.claim = claim
         self.third = lease / 3
@@ -54,7 +60,7 @@ class Holding:
     def lose(self) -> None:
         self.lost = True
         if self.on_lost is not None:
-            self.on_lost()
+            _call(self.on_lost)
 
 
 class Renewal:
@@ -62,8 +68,10 @@ class Renewal:
 
     def __init__(self) -> None:
         self._holdings: set[Holding] = set()
+        self._errands: list[Callable[[], object]] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._wakes_at = 0.0
 
     @contextmanager
     def holding(
@@ -84,11 +92,24 @@ class Renewal:
     def add(self, holding: Holding) -> None:
         with self._changed:
             self._holdings.add(holding)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(
-                    target=self._run, name="idempotency-renewal", daemon=True
-                )
-                self._thread.start()
+            self._wake(holding.due_at)
+
+    def run_soon(self, errand: Callable[[], object]) -> None:
+        """Have the thread call *errand*, which must not be called where it arises."""
+        with self._changed:
+            self._errands.append(errand)
+            self._wake(0)
+
+    def _wake(self, due_at: float) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._wakes_at = 0
+            self._thread = threading.Thread(
+                target=self._run, name="idempotency-renewal", daemon=True
+            )
+            self._thread.start()
+        elif due_at < self._wakes_at:
+            # Otherwise it wakes up early enough, and need not be run in between.
+            self._wakes_at = 0
             self._changed.notify()
 
     def discard(self, holding: Holding) -> None:
@@ -98,27 +119,34 @@ class Renewal:
     def _run(self) -> None:
         while True:
             with self._changed:
-                due = self._due(time.monotonic()) if self._holdings else None
+                errands, self._errands = self._errands, []
+                due = self._due(time.monotonic()) if self._holdings and not errands else None
+            for errand in errands:
+                _call(errand)
             if due:
                 self._renew(due)
-            elif due is None and not self._await_work():
+            elif due is None and not errands and not self._await_work():
                 return
 
     def _await_work(self) -> bool:
         # An idle connection would keep a database from being dropped or restarted.
         connections.close_all()
         with self._changed:
-            self._changed.wait_for(lambda: self._holdings, timeout=IDLE)
-            if not self._holdings:
+            self._wakes_at = math.inf
+            self._changed.wait_for(self._has_work, timeout=IDLE)
+            if not self._has_work():
                 self._thread = None
-            return bool(self._holdings)
+            return self._has_work()
+
+    def _has_work(self) -> bool:
+        return bool(self._holdings or self._errands)
 
     def _due(self, now: float) -> list[Holding]:
         """Give what is due by *now*, or wait until something may be."""
         due = [holding for holding in self._holdings if holding.due_at <= now]
         if not due:
-            next_at = min(holding.due_at for holding in self._holdings)
-            self._changed.wait(max(0.0, next_at - now))
+            self._wakes_at = min(holding.due_at for holding in self._holdings)
+            self._changed.wait(min(max(0.0, self._wakes_at - now), threading.TIMEOUT_MAX))
         return due
 
     def _renew(self, due: list[Holding]) -> None:
@@ -164,6 +192,14 @@ class Renewal:
     def _reset(self) -> None:
         # A child of a fork has neither the thread nor the claims of its parent.
         self.__init__()  # type: ignore[misc]
+
+
+def _call(callback: Callable[[], object]) -> None:
+    """Call what others gave us; its failure must not end the renewal of everything else."""
+    try:
+        callback()
+    except Exception:
+        logger.exception("%r failed in the background.", callback)
 
 
 renewal = Renewal()

@@ -1,4 +1,4 @@
-"""What is put back in memory when a transaction rolls back."""
+"""What happens when a transaction rolls back, or at its end whichever way it ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from django.db import connections, transaction
+
+from .renewal import renewal
 
 Undo = Callable[[], None]
 
@@ -61,3 +63,59 @@ def _undos_of(connection: Any) -> _Undos:
 def _place(connection: Any) -> tuple[Any, tuple[Any, ...]]:
     """Give the block of the transaction, unless it has just ended, and the open savepoints."""
     return next(iter(connection.atomic_blocks), None), tuple(connection.savepoint_ids)
+
+
+class _End:
+    """Called when one of several transactions commits; dropped without a call if it rolls back."""
+
+    __slots__ = ("_ends",)
+
+    def __init__(self, ends: _Ends) -> None:
+        self._ends: _Ends | None = ends
+
+    def __call__(self) -> None:
+        ends, self._ends = self._ends, None
+        if ends is not None and ends.count_down():
+            ends.callback()
+
+    def __del__(self) -> None:
+        # Django is in the midst of its rollback, and its connection not to be used.
+        ends, self._ends = self._ends, None
+        if ends is not None and ends.count_down():
+            renewal.run_soon(ends.callback)
+
+
+class _Ends:
+    """Waits until as many transactions have ended as were open."""
+
+    def __init__(self, callback: Callable[[], object], count: int) -> None:
+        self.callback = callback
+        self.left = count
+
+    def count_down(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def after_transactions(callback: Callable[[], object]) -> bool:
+    """
+    Call *callback* once all transactions of this thread have ended, and tell whether any is open.
+
+    A rollback of the savepoint that is open now counts as an end; *callback* then runs a moment
+    later, in another thread. The transaction that Django's TestCase puts around each test is none.
+    """
+    aliases = [
+        connection.alias
+        for connection in connections.all(initialized_only=True)
+        if connection.in_atomic_block and not _is_of_a_test(connection)
+    ]
+    ends = _Ends(callback, len(aliases))
+    for alias in aliases:
+        transaction.on_commit(_End(ends), using=alias)
+    return bool(aliases)
+
+
+def _is_of_a_test(connection: Any) -> bool:
+    # Django itself asks this, for durable blocks: within a TestCase nothing is ever committed.
+    block = next(iter(connection.atomic_blocks), None)
+    return bool(getattr(block, "_from_testcase", False))

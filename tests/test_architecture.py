@@ -17,7 +17,8 @@ MODULES = {
 LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields", "backends", "waiting"},
-    {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
+    {"renewal"},
+    {"rollbacks", "retries", "current", "scripts", "clocks"},
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},
@@ -27,13 +28,13 @@ LAYERS = [
     {"claims", "claiming", "settling", "patience"},
     {"protocol"},
     {"http"},
-    {"decorators", "middleware", "conditional"},
+    {"decorators", "middleware", "conditional", "locking"},
     {"checks", "purge", "admin"},
     {"management", "testing", "apps"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 
-HTTP = ("http", "decorators", "middleware", "conditional", "admin")
+HTTP = ("http", "decorators", "middleware", "conditional", "locking", "admin")
 MOST_LINES = 250
 
 

@@ -1,0 +1,44 @@
+"""Which locks the current context holds, so that it does not wait for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+
+from .held import HeldLock
+
+Place = tuple[str, str]
+"""The alias of a backend, and the name of one of its locks."""
+
+_NONE: Mapping[Place, HeldLock] = MappingProxyType({})
+_held: ContextVar[Mapping[Place, HeldLock]] = ContextVar("idempotency_locks", default=_NONE)
+
+
+def remembered(place: Place) -> HeldLock | None:
+    """Give the lock that this context, or the one it was copied from, took at *place*."""
+    return _held.get().get(place)
+
+
+def remember(place: Place, held: HeldLock) -> None:
+    """Let this context hold *held*, as its innermost lock."""
+    _held.set({**_without(place), place: held})
+
+
+def forget(place: Place) -> None:
+    """Let this context hold nothing at *place*."""
+    _held.set(_without(place))
+
+
+def _without(place: Place) -> dict[Place, HeldLock]:
+    return {
+        other: held for other, held in _held.get().items() if other != place and not held.is_over
+    }
+
+
+def current_lock() -> HeldLock | None:
+    """Give the innermost lock that this code holds, or None: the one of a decorated function."""
+    for held in reversed(list(_held.get().values())):
+        if held.is_entered:
+            return held
+    return None

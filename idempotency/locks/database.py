@@ -1,0 +1,125 @@
+"""Keeps locks as rows of the project's database: works everywhere, with nothing to install."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, TypeVar
+
+from django.core.checks import CheckMessage, Error
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import Error as DatabaseError
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..exceptions import StoreUnavailable
+from ..retries import is_undone
+from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
+from .leases import Leases, leases_of
+
+Result = TypeVar("Result")
+Step = Callable[[Leases, Any], Result]
+
+TRIES = 3
+"""How often a statement is tried that a deadlock undid, or whose connection had died before."""
+
+
+class DatabaseLockBackend(BaseLockBackend):
+    """
+    Keeps each lock as a row with a lease, by the database's clock.
+
+    Each step commits by itself. Within a transaction it takes a connection of its own for that;
+    on SQLite the transaction excludes all other writers anyway, and the lock lasts as long.
+
+    OPTIONS: `using`, the alias of the database.
+    """
+
+    using: str
+    thread_sensitive = True
+
+    def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.using = self.options.get("using", DEFAULT_DB_ALIAS)
+
+    def acquire(self, ask: Ask) -> Grant | Busy:
+        token = time.time_ns() // 1_000
+        found = self._reach(lambda leases, cursor: leases.take(cursor, ask, token))
+        if isinstance(found, Grant) and self._shares_transaction():
+            return replace(found, lease=None)
+        return found
+
+    def renew(self, grants: Collection[Grant]) -> Collection[Grant]:
+        lost: list[Grant] = []
+        for lease, group in groupby(sorted(grants, key=_lease), key=_lease):
+            same = list(group)
+            if self._renew(same, lease) < len(same):
+                lost += [grant for grant in same if not self._holds(grant)]
+        return lost
+
+    def _renew(self, grants: list[Grant], lease: float) -> int:
+        return self._reach(lambda leases, cursor: leases.renew(cursor, grants, lease))
+
+    def _holds(self, grant: Grant) -> bool:
+        return self._reach(lambda leases, cursor: leases.holds(cursor, grant))
+
+    def release(self, grant: Grant) -> bool:
+        return self._reach(lambda leases, cursor: leases.release(cursor, grant.name, grant.owner))
+
+    def withdraw(self, ask: Ask) -> None:
+        self._reach(lambda leases, cursor: leases.release(cursor, ask.name, ask.owner))
+
+    def live(self, limit: int = 1_000) -> list[LiveLock]:
+        return self._reach(lambda leases, cursor: leases.live(cursor, limit))
+
+    def check(self) -> list[CheckMessage]:
+        if self.using in connections:
+            return []
+        message = f"IDEMPOTENCY_LOCKS[{self.alias!r}]: there is no database {self.using!r}."
+        return [Error(message, id="idempotency.E018")]
+
+    def _shares_transaction(self) -> bool:
+        connection = connections[self.using]
+        return connection.vendor == "sqlite" and connection.in_atomic_block
+
+    def _reach(self, step: Step[Result]) -> Result:
+        """Take *step* in autocommit; try again what cannot have been, as each may be repeated."""
+        for left in reversed(range(TRIES)):
+            try:
+                with self._connection() as connection, connection.cursor() as cursor:
+                    return step(leases_of(connection), cursor)
+            except DatabaseError as error:
+                if not (left and self._may_repeat(error)):
+                    raise StoreUnavailable(_AWAY.format(self.alias), retry_after=1) from error
+        raise AssertionError("The last try gives or raises.")
+
+    def _may_repeat(self, error: DatabaseError) -> bool:
+        connection = connections[self.using]
+        if connection.in_atomic_block:
+            return False
+        if connection.connection is not None and not connection.is_usable():
+            connection.close()
+            return True
+        return is_undone(error)
+
+    @contextmanager
+    def _connection(self) -> Iterator[BaseDatabaseWrapper]:
+        """Give a connection on which each statement commits."""
+        connection = connections[self.using]
+        if connection.get_autocommit() or self._shares_transaction():
+            yield connection
+            return
+        own = connection.copy()
+        try:
+            own.set_autocommit(True)
+            yield own
+        finally:
+            own.close()
+
+
+_AWAY = "The database behind IDEMPOTENCY_LOCKS[{!r}] cannot be reached; retry a little later."
+
+
+def _lease(grant: Grant) -> float:
+    return grant.lease or 0

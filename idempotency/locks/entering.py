@@ -1,0 +1,127 @@
+"""Entering a lock and leaving it, by terms that are checked when they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..exceptions import LockReentered
+from . import context
+from .base import BaseLockBackend, Grant
+from .context import Place
+from .held import HeldLock, OnLost
+from .leaving import aleave, leave
+from .taking import Taking
+
+SHORTEST = 0.001
+"""The shortest lease, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """
+    How a lock is wanted; durations are seconds.
+
+    Raises: `ValueError` for a value that means nothing, when it is made.
+    """
+
+    wait: float = 0
+    lease: float | None = None
+    renew: bool = True
+    on_lost: OnLost | None = None
+    reentrant: bool = False
+
+    def __post_init__(self) -> None:
+        if not _is_seconds(self.wait) or self.wait < 0:
+            raise ValueError(f"wait is a number of seconds, 0 or more, not {self.wait!r}.")
+        if self.lease is not None and not (_is_seconds(self.lease) and self.lease >= SHORTEST):
+            raise ValueError(
+                f"lease is a number of seconds, {SHORTEST} or more, not {self.lease!r}."
+            )
+        if self.on_lost is not None and not callable(self.on_lost):
+            raise ValueError(f"on_lost is a function that takes the lock, not {self.on_lost!r}.")
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value < float("inf")
+
+
+class Entrance:
+    """One name in one backend, for this context to enter and to leave."""
+
+    __slots__ = ("backend", "name", "place", "terms")
+
+    def __init__(self, backend: BaseLockBackend, name: str, terms: Terms) -> None:
+        self.backend = backend
+        self.name = name
+        self.terms = terms
+        self.place: Place = (backend.alias, name)
+
+    def enter(self) -> HeldLock:
+        """
+        Hold the lock.
+
+        Raises: `LockUnavailable`, `LockReentered`, `StoreUnavailable`.
+        """
+        held = self._again()
+        if held is None:
+            taking = self._taking()
+            held = self._hold(taking, taking.take())
+        return held
+
+    async def aenter(self) -> HeldLock:
+        """Do what `enter` does, for asynchronous code."""
+        held = self._again()
+        if held is None:
+            taking = self._taking()
+            held = self._hold(taking, await taking.atake())
+        return held
+
+    def leave(self, held: HeldLock, *, failed: bool) -> None:
+        """Let go of *held*; raise `StaleLock` if it was lost, unless the block *failed* anyway."""
+        try:
+            leave(held, failed=failed)
+        finally:
+            self._forget(held)
+
+    async def aleave(self, held: HeldLock, *, failed: bool) -> None:
+        """Do what `leave` does, for asynchronous code."""
+        try:
+            await aleave(held, failed=failed)
+        finally:
+            self._forget(held)
+
+    def _again(self) -> HeldLock | None:
+        """Give the lock if this context has it already, and may have it once more."""
+        held = context.remembered(self.place)
+        if held is None or held.is_over or (held.lost and not held.is_entered):
+            return None
+        if not held.enter(reentrant=self.terms.reentrant):
+            raise LockReentered(
+                f"This code holds the lock {self.name!r} already, and would wait for itself. Say"
+                " reentrant=True to enter it again."
+            )
+        return held
+
+    def _taking(self) -> Taking:
+        lease = self.terms.lease
+        if lease is None:
+            lease = self.backend.lease
+        else:
+            self.backend.check_lease(lease)
+        return Taking(self.backend, self.name, self.terms.wait, lease)
+
+    def _hold(self, taking: Taking, grant: Grant) -> HeldLock:
+        held = HeldLock(
+            self.backend,
+            grant,
+            taking.started_at,
+            renew=self.terms.renew,
+            on_lost=self.terms.on_lost,
+        )
+        context.remember(self.place, held)
+        return held
+
+    def _forget(self, held: HeldLock) -> None:
+        # One that waits for the end of its transaction may be entered again until then.
+        if not held.is_entered and not held.is_leaving:
+            context.forget(self.place)

@@ -1,0 +1,143 @@
+"""A lock as its holder knows it."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from ..exceptions import StaleLock
+from ..renewal import Holding, renewal
+from .base import BaseLockBackend, Grant
+
+OnLost = Callable[["HeldLock"], object]
+
+
+class HeldLock:
+    """
+    A lock from its acquisition to its release, for any thread of the process that took it.
+
+    What it tells it knows without asking. It counts the lease from before the request for it was
+    sent, by a clock that goes on while the process is paused.
+    """
+
+    __slots__ = (
+        "_depth",
+        "_grant",
+        "_holding",
+        "_is_released",
+        "_is_renewed",
+        "_mutex",
+        "_process",
+        "backend",
+        "is_leaving",
+    )
+
+    def __init__(
+        self,
+        backend: BaseLockBackend,
+        grant: Grant,
+        started_at: float,
+        *,
+        renew: bool = True,
+        on_lost: OnLost | None = None,
+    ) -> None:
+        self.backend = backend
+        self._grant = grant
+        self._mutex = threading.Lock()
+        self._depth = 1
+        self._is_released = False
+        self.is_leaving = False  # All have left it, but not the transaction around.
+        self._process = os.getpid()
+        told = None if on_lost is None else (lambda: on_lost(self))
+        lease = math.inf if grant.lease is None else grant.lease
+        self._holding = Holding(backend, grant, lease, told, started_at)
+        self._is_renewed = renew and grant.lease is not None
+        if self._is_renewed:
+            renewal.add(self._holding)
+
+    def __repr__(self) -> str:
+        return f"<HeldLock {self.name!r} token={self.token} remaining={self.remaining:.1f}>"
+
+    @property
+    def name(self) -> str:
+        return self._grant.name
+
+    @property
+    def owner(self) -> str:
+        """Who holds it: host, process and a random part, as lists of live locks show it."""
+        return self._grant.owner
+
+    @property
+    def token(self) -> int:
+        """The fencing token: greater for every later holder of this name."""
+        return self._grant.token
+
+    @property
+    def is_entered(self) -> bool:
+        """Whether a block or call runs under it."""
+        return self._depth > 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was released, or belongs to the process that this one was forked from."""
+        return self._is_released or self._process != os.getpid()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the lease is over if nothing renews it; 0 if it was lost or released."""
+        if self.is_over or self._holding.lost:
+            return 0.0
+        return max(0.0, self._holding.ends_at - time.monotonic())
+
+    @property
+    def lost(self) -> bool:
+        """Whether another may hold it: its lease is over, or its renewal was refused."""
+        return not self._is_released and self.remaining <= 0
+
+    def assert_held(self) -> None:
+        """
+        Raise `StaleLock` unless the lock is held as far as this process knows; it does not ask.
+
+        Call it before each effect that no token guards.
+        """
+        if self.remaining <= 0:
+            raise StaleLock(f"The lock {self.name!r} is no longer held here.")
+
+    def release(self) -> bool:
+        """
+        Free the lock now, and tell whether it was still held; a failed call may be repeated.
+
+        Raises: `StoreUnavailable`: the lock then lasts until its lease is over.
+        """
+        with self._mutex:
+            return self._free()
+
+    def enter(self, *, reentrant: bool) -> bool:
+        """Count one block more if that is allowed; a lock that all have left may be taken on."""
+        with self._mutex:
+            allowed = not self.is_over and (reentrant or self._depth == 0)
+            self._depth += allowed
+            return allowed
+
+    def leave(self) -> bool:
+        """Count one block less; tell whether it was the outermost one."""
+        with self._mutex:
+            self._depth -= 1
+            return self._depth == 0
+
+    def release_if_left(self) -> bool:
+        """Do what `release` does, unless a block was entered since."""
+        with self._mutex:
+            return self._free() if self._depth == 0 else True
+
+    def _free(self) -> bool:
+        if self._is_renewed:
+            renewal.discard(self._holding)
+        if self.is_over:
+            return False
+        freed = self.backend.release(self._grant)
+        self._is_released = True
+        return freed

@@ -1,0 +1,105 @@
+"""Getting a lock: one try, or several until it is got or the time is up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from asgiref.sync import sync_to_async
+
+from ..exceptions import IdempotencyError, LockUnavailable
+from ..waiting import Pauses, to_its_end
+from .base import Ask, BaseLockBackend, Busy, Grant
+
+logger = logging.getLogger("idempotency")
+Result = TypeVar("Result")
+
+LONGEST_PAUSE = 0.1
+"""Seconds after which a waiting caller tries again, even if nobody told it to."""
+
+
+def new_owner() -> str:
+    """Give a name for one holder: nobody else's, and telling a person where it runs."""
+    return f"{_host()}:{os.getpid()}:{secrets.token_hex(8)}"
+
+
+def _host() -> str:
+    return socket.gethostname()[:64]
+
+
+class Taking:
+    """One caller on its way to a lock."""
+
+    def __init__(self, backend: BaseLockBackend, name: str, wait: float, lease: float) -> None:
+        self.backend = backend
+        self.ask = Ask(name, new_owner(), lease, queues=wait > 0)
+        self.wait = wait
+        self.started_at = time.monotonic()
+        """When the try began that got the lock: the lease is counted from here."""
+
+    def take(self) -> Grant:
+        """
+        Give the lock within `wait` seconds.
+
+        Raises: `LockUnavailable` if another has it; `StoreUnavailable`.
+        """
+        pauses, deadline = self._begin()
+        try:
+            while isinstance(found := self._try(), Busy):
+                self.backend.pause(self.ask, found, self._pause(found, pauses, deadline))
+        except BaseException as error:
+            if self._may_be_left(error):
+                self._withdraw()
+            raise
+        return found
+
+    async def atake(self) -> Grant:
+        """Do what `take` does, without a thread while it waits."""
+        pauses, deadline = self._begin()
+        try:
+            while isinstance(found := await in_thread(self.backend, self._try), Busy):
+                await asyncio.sleep(self._pause(found, pauses, deadline))
+        except BaseException as error:
+            if self._may_be_left(error):
+                await in_thread(self.backend, self._withdraw)
+            raise
+        return found
+
+    def _begin(self) -> tuple[Pauses, float]:
+        return Pauses(longest=LONGEST_PAUSE), time.monotonic() + self.wait
+
+    def _try(self) -> Grant | Busy:
+        self.started_at = time.monotonic()
+        return self.backend.acquire(self.ask)
+
+    def _pause(self, busy: Busy, pauses: Pauses, deadline: float) -> float:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise LockUnavailable(
+                f"The lock {self.ask.name!r} is held by another; nothing was done.",
+                retry_after=max(1.0, busy.left or 0),
+            )
+        return min(left, pauses.pause())
+
+    def _may_be_left(self, error: BaseException) -> bool:
+        """Whether a place in the queue, or a lock whose grant never arrived, may be left behind."""
+        return self.ask.queues or not isinstance(error, LockUnavailable)
+
+    def _withdraw(self) -> None:
+        """Clean up; a failure must not hide why that was needed."""
+        try:
+            self.backend.withdraw(self.ask)
+        except IdempotencyError:
+            logger.warning("A lock may be left until its lease is over.", exc_info=True)
+
+
+async def in_thread(backend: BaseLockBackend, step: Callable[[], Result]) -> Result:
+    """Run a *step* of *backend* where it may block, and to its end even if it is cancelled."""
+    run = sync_to_async(step, thread_sensitive=backend.thread_sensitive)
+    return await to_its_end(run())
