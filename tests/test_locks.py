@@ -2,7 +2,7 @@
 
 import pytest
 
-from idempotency import LockUnavailable, lock
+from idempotency import lock
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
