@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.checks import CheckMessage
@@ -19,13 +19,14 @@ class Ask:
     One caller's wish for a lock.
 
     *owner* is the same at every try, and nobody else's; a caller that *queues* tries again until
-    it has the lock or withdraws.
+    it has the lock or withdraws. *asked_at* tells its first try, by `time.monotonic`.
     """
 
     name: str
     owner: str
     lease: float
     queues: bool = False
+    asked_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True, slots=True)

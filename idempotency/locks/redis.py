@@ -1,0 +1,147 @@
+"""Keeps locks in Redis, through a cache alias of django-redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from zlib import crc32
+
+from django.core.cache import DEFAULT_CACHE_ALIAS
+
+from ..scripts import Call, Server
+from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
+from .lua import ACQUIRE, LIVE, RELEASE, RENEW, WITHDRAW
+
+PARTS = 16
+"""Into how many parts the locks are divided; each has a hash tag, and so one node of a cluster."""
+
+PATIENCE = 400
+"""Milliseconds for which a waiting caller keeps its turn without trying again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The keys of those locks that have a hash tag in common."""
+
+    space: str
+
+    @property
+    def index(self) -> str:
+        """A sorted set of the names of all live locks, by when their leases are over."""
+        return f"{self.space}:locks"
+
+    @property
+    def token(self) -> str:
+        """The last token."""
+        return f"{self.space}:token"
+
+    def lock(self, name: str) -> str:
+        """A string: token, owner and since when."""
+        return f"{self.space}:lock:{name}"
+
+    def queue(self, name: str) -> str:
+        """A sorted set of the owners that wait, by when they came."""
+        return f"{self.space}:queue:{name}"
+
+    def patient(self, name: str) -> str:
+        """A sorted set of the owners that wait, by when their patience is over."""
+        return f"{self.space}:patient:{name}"
+
+    def bell(self, owner: str) -> str:
+        """A list on which one that waits is woken up."""
+        return f"{self.space}:bell:{owner}"
+
+
+class RedisLockBackend(BaseLockBackend):
+    """
+    Keeps each lock as a key that expires with its lease, by the clock of Redis.
+
+    Those who wait queue in the order of their arrival, and a release wakes up the first.
+
+    OPTIONS: `cache`, the alias in CACHES.
+    """
+
+    def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
+        super().__init__(alias, options)
+        self.server = Server(self.options.get("cache", DEFAULT_CACHE_ALIAS))
+
+    def acquire(self, ask: Ask) -> Grant | Busy:
+        part, name = self._part(ask.name), ask.name
+        queue = (part.queue(name), part.patient(name))
+        waited = round((time.monotonic() - ask.asked_at) * 1_000)
+        patience = PATIENCE if ask.queues else 0
+        token, left = self.server.run(
+            ACQUIRE,
+            (part.lock(name), part.index, part.token, *queue),
+            (ask.owner, name, _milliseconds(ask.lease), patience, waited),
+        )
+        if token:
+            return Grant(name, ask.owner, int(token), ask.lease)
+        return Busy(max(0, left) / 1_000)
+
+    def renew(self, grants: Collection[Grant]) -> Collection[Grant]:
+        by_part: dict[Part, list[Grant]] = {}
+        for grant in grants:
+            by_part.setdefault(self._part(grant.name), []).append(grant)
+        calls = [self._renewal(part, held) for part, held in by_part.items()]
+        replies = self.server.run_each(RENEW, calls)
+        return [
+            held[place - 1]
+            for held, lost in zip(by_part.values(), replies, strict=True)
+            for place in lost
+        ]
+
+    def release(self, grant: Grant) -> bool:
+        part, name = self._part(grant.name), grant.name
+        keys = (part.lock(name), part.index, part.queue(name))
+        return bool(self.server.run(RELEASE, keys, (_held(grant), name, part.bell(""))))
+
+    def withdraw(self, ask: Ask) -> None:
+        part, name = self._part(ask.name), ask.name
+        keys = (part.lock(name), part.index, part.queue(name), part.patient(name))
+        self.server.run(WITHDRAW, keys, (ask.owner, name, part.bell("")))
+
+    def live(self, limit: int = 1_000) -> list[LiveLock]:
+        parts = [self._part_at(number) for number in range(PARTS)]
+        calls: list[Call] = [
+            ((part.index,), (part.lock(""), part.queue(""), limit)) for part in parts
+        ]
+        replies = self.server.run_each(LIVE, calls)
+        found = [lock for now, *rows in replies for lock in _live(int(now), rows)]
+        return sorted(found, key=lambda lock: lock.token)[:limit]
+
+    def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
+        part = self._part(ask.name)
+        until_free = seconds if busy.left is None else busy.left
+        self.server.send("BLPOP", part.bell(ask.owner), max(0.001, min(seconds, until_free)))
+
+    def _part(self, name: str) -> Part:
+        return self._part_at(crc32(name.encode()) % PARTS)
+
+    def _part_at(self, number: int) -> Part:
+        return Part(f"{{idempotency-locks-{number:x}}}:{self.server.space}")
+
+    def _renewal(self, part: Part, grants: list[Grant]) -> Call:
+        keys = (part.index, *(part.lock(grant.name) for grant in grants))
+        words = [(_milliseconds(grant.lease or 0), grant.name, _held(grant)) for grant in grants]
+        return keys, [word for each in words for word in each]
+
+
+def _held(grant: Grant) -> str:
+    """Give what the key of a lock begins with while *grant* holds it."""
+    return f"{grant.token} {grant.owner} "
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1_000))
+
+
+def _live(now: int, rows: list[Any]) -> Iterator[LiveLock]:
+    """Give the locks of one part from what the script tells, instants in milliseconds."""
+    for name, ends_at, value, waiters in rows:
+        token, owner, since = value.decode().split(" ")
+        held_for = (now - int(since)) / 1_000
+        left = (int(ends_at) - now) / 1_000
+        yield LiveLock(name.decode(), owner, int(token), held_for, left, waiters)
