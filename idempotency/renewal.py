@@ -132,8 +132,10 @@ class Renewal:
         # An idle connection would keep a database from being dropped or restarted.
         connections.close_all()
         with self._changed:
-            self._wakes_at = math.inf
-            self._changed.wait_for(self._has_work, timeout=IDLE)
+            until = time.monotonic() + IDLE
+            while not self._has_work() and (left := until - time.monotonic()) > 0:
+                self._wakes_at = math.inf
+                self._changed.wait(left)
             if not self._has_work():
                 self._thread = None
             return self._has_work()

@@ -8,8 +8,6 @@ from weakref import WeakKeyDictionary, ref
 
 from django.db import connections, transaction
 
-from .renewal import renewal
-
 Undo = Callable[[], None]
 
 
@@ -68,48 +66,50 @@ def _place(connection: Any) -> tuple[Any, tuple[Any, ...]]:
 class _End:
     """Called when one of several transactions commits; dropped without a call if it rolls back."""
 
-    __slots__ = ("_ends",)
+    __slots__ = ("ends",)
 
     def __init__(self, ends: _Ends) -> None:
-        self._ends: _Ends | None = ends
+        self.ends: _Ends | None = ends
 
     def __call__(self) -> None:
-        ends, self._ends = self._ends, None
+        ends, self.ends = self.ends, None
         if ends is not None and ends.count_down():
-            ends.callback()
+            ends.on_end()
 
     def __del__(self) -> None:
-        # Django is in the midst of its rollback, and its connection not to be used.
-        ends, self._ends = self._ends, None
-        if ends is not None and ends.count_down():
-            renewal.run_soon(ends.callback)
+        if self.ends is not None:
+            self.ends.on_drop(self.ends.count_down())
 
 
 class _Ends:
-    """Waits until as many transactions have ended as were open."""
+    """Counts down how many of several transactions have not ended yet."""
 
-    def __init__(self, callback: Callable[[], object], count: int) -> None:
-        self.callback = callback
-        self.left = count
+    def __init__(
+        self, on_end: Callable[[], object], on_drop: Callable[[bool], object], left: int
+    ) -> None:
+        self.on_end = on_end
+        self.on_drop = on_drop
+        self.left = left
 
     def count_down(self) -> bool:
         self.left -= 1
         return self.left == 0
 
 
-def after_transactions(callback: Callable[[], object]) -> bool:
+def after_transactions(on_end: Callable[[], object], on_drop: Callable[[bool], object]) -> bool:
     """
-    Call *callback* once all transactions of this thread have ended, and tell whether any is open.
+    Call *on_end* once all transactions of this thread have committed, and tell if any is open.
 
-    A rollback of the savepoint that is open now counts as an end; *callback* then runs a moment
-    later, in another thread. The transaction that Django's TestCase puts around each test is none.
+    One that rolls back, if only to the savepoint that is open now, calls *on_drop* instead, which
+    is told whether it was the last and must not touch the database: Django is in the midst of it.
+    The transaction that Django's TestCase puts around each test is none.
     """
     aliases = [
         connection.alias
         for connection in connections.all(initialized_only=True)
         if connection.in_atomic_block and not _is_of_a_test(connection)
     ]
-    ends = _Ends(callback, len(aliases))
+    ends = _Ends(on_end, on_drop, len(aliases))
     for alias in aliases:
         transaction.on_commit(_End(ends), using=alias)
     return bool(aliases)

@@ -17,8 +17,7 @@ MODULES = {
 LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields", "backends", "waiting"},
-    {"renewal"},
-    {"rollbacks", "retries", "current", "scripts", "clocks"},
+    {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
     {"inserts", "optimistic"},
     {"pessimistic"},
     {"models"},

@@ -28,6 +28,7 @@ from idempotency.locks import current_lock, get_backend
 from idempotency.locks.base import Ask, Busy, Grant
 from idempotency.locks.names import namer_for
 from tests.conftest import elsewhere, run_async
+from tests.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -193,29 +194,49 @@ def test_only_the_holder_can_release(backend, name):
 
 
 def test_lease_that_nobody_renews_ends(alias, name):
-    with pytest.raises(StaleLock), lock(name, backend=alias, lease=0.3, renew=False) as held:
-        newer = apart(lambda: take_and_leave(alias, name, wait=20))
-        lost = held.lost
-        with pytest.raises(StaleLock):
+    def outlive():
+        with lock(name, backend=alias, lease=0.3, renew=False) as held:
+            newer = apart(lambda: take_and_leave(alias, name, wait=20))
+            told.append((held.lost, held.remaining, newer.token > held.token))
             held.assert_held()
 
-    assert lost
-    assert newer.token > held.token
+    told = []
+    with pytest.raises(StaleLock, match="no longer held"):
+        outlive()
+
+    assert told == [(True, 0, True)]
+
+
+def test_leaving_a_lock_that_was_lost_tells_so(alias, name):
+    def outlive():
+        with lock(name, backend=alias, lease=0.1, renew=False):
+            apart(lambda: take_and_leave(alias, name, wait=20))
+
+    with pytest.raises(StaleLock, match="before its work was done"):
+        outlive()
 
 
 def test_error_of_the_body_is_not_masked_by_the_loss_of_the_lock(alias, name):
-    with pytest.raises(KeyError), lock(name, backend=alias, lease=0.1, renew=False):
-        apart(lambda: take_and_leave(alias, name, wait=20))
-        raise KeyError
+    def outlive():
+        with lock(name, backend=alias, lease=0.1, renew=False):
+            apart(lambda: take_and_leave(alias, name, wait=20))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        outlive()
 
 
 def test_late_release_leaves_the_next_holder_alone(alias, name):
-    with pytest.raises(StaleLock), lock(name, backend=alias, lease=0.1, renew=False):
-        newer = lock(name, backend=alias, wait=20)
-        held = apart(newer.__enter__)
+    def outlive():
+        with lock(name, backend=alias, lease=0.1, renew=False):
+            newer.append(apart(lock(name, backend=alias, wait=20).__enter__))
+
+    newer = []
+    with pytest.raises(StaleLock):
+        outlive()
 
     assert not is_free(alias, name)
-    held.release()
+    assert newer[0].release()
 
 
 def test_lease_is_renewed_while_the_body_runs(alias, name):
@@ -234,24 +255,30 @@ def test_holder_is_told_that_it_lost_the_lock(alias, backend, name):
         lost.append(held)
         told.set()
 
-    with pytest.raises(StaleLock), lock(name, backend=alias, lease=0.6, on_lost=on_lost) as held:
-        backend.release(Grant(name, held.owner, held.token, 0.6))
-        assert told.wait(20)
+    def lose():
+        with lock(name, backend=alias, lease=0.6, on_lost=on_lost) as held:
+            backend.release(Grant(name, held.owner, held.token, 0.6))
+            assert told.wait(20)
 
-    assert lost == [held]
-    assert held.remaining == 0
+    with pytest.raises(StaleLock):
+        lose()
+
+    assert [held.remaining for held in lost] == [0]
 
 
 def test_failing_callback_stops_no_other_renewal(alias, backend, name, caplog):
     def fail(held):
         raise KeyError("of the callback")
 
-    with pytest.raises(StaleLock), lock(name, backend=alias, lease=0.3, on_lost=fail) as held:
-        with lock(f"{name}:other", backend=alias, lease=0.3) as other:
+    def lose(other):
+        with lock(name, backend=alias, lease=0.3, on_lost=fail) as held:
             backend.release(Grant(name, held.owner, held.token, 0.3))
             deadline = time.monotonic() + 1
             while time.monotonic() < deadline:
                 assert not other.lost
+
+    with lock(f"{name}:other", backend=alias, lease=0.3) as other, pytest.raises(StaleLock):
+        lose(other)
 
     assert "failed in the background" in caplog.text
 
@@ -326,9 +353,12 @@ def test_code_that_has_the_lock_does_not_wait_for_itself(alias, name):
 
 def test_reentry_is_counted_where_it_is_asked_for(alias, name):
     with lock(name, backend=alias, reentrant=True) as held:
-        with pytest.raises(KeyError), lock(name, backend=alias, reentrant=True) as again:
-            with lock(name, backend=alias, reentrant=True):
-                raise KeyError
+        with (
+            pytest.raises(KeyError),
+            lock(name, backend=alias, reentrant=True) as again,
+            lock(name, backend=alias, reentrant=True),
+        ):
+            raise KeyError
         assert again is held
         assert not is_free(alias, name)
 
@@ -406,10 +436,16 @@ def test_loss_of_the_lock_rolls_the_transaction_back(alias, backend, name):
     if connection.vendor == "sqlite" and alias == "database":
         pytest.skip("nobody else can write meanwhile")
 
-    with pytest.raises(StaleLock), transaction.atomic():
-        with lock(name, backend=alias, lease=0.1, renew=False):
-            apart(lambda: elsewhere(lambda: take_and_leave(alias, name, wait=20)))
-        raise AssertionError
+    def outlive():
+        with transaction.atomic():
+            Effect.objects.create(name="late")
+            with lock(name, backend=alias, lease=0.1, renew=False):
+                apart(lambda: elsewhere(lambda: take_and_leave(alias, name, wait=20)))
+
+    with pytest.raises(StaleLock):
+        outlive()
+
+    assert not Effect.objects.exists()
 
 
 class TestInsideATestCase(TestCase):

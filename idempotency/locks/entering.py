@@ -95,12 +95,14 @@ class Entrance:
         held = context.remembered(self.place)
         if held is None or held.is_over or (held.lost and not held.is_entered):
             return None
-        if not held.enter(reentrant=self.terms.reentrant):
+        if held.enter(reentrant=self.terms.reentrant):
+            return held
+        if held.is_entered:
             raise LockReentered(
                 f"This code holds the lock {self.name!r} already, and would wait for itself. Say"
                 " reentrant=True to enter it again."
             )
-        return held
+        return None  # It was freed in the background by now.
 
     def _taking(self) -> Taking:
         lease = self.terms.lease

@@ -81,6 +81,11 @@ class HeldLock:
         return self._depth > 0
 
     @property
+    def is_transactional(self) -> bool:
+        """Whether the lock lives and dies with the transaction that it was taken in."""
+        return self._grant.lease is None
+
+    @property
     def is_over(self) -> bool:
         """Whether it was released, or belongs to the process that this one was forked from."""
         return self._is_released or self._process != os.getpid()
@@ -132,6 +137,10 @@ class HeldLock:
         """Do what `release` does, unless a block was entered since."""
         with self._mutex:
             return self._free() if self._depth == 0 else True
+
+    def die(self) -> None:
+        """Take note that the transaction has been undone which the lock lived with."""
+        self._is_released = True
 
     def _free(self) -> bool:
         if self._is_renewed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..exceptions import StaleLock, StoreUnavailable
+from ..renewal import renewal
 from ..rollbacks import after_transactions
 from .held import HeldLock
 from .taking import in_thread
@@ -23,7 +24,9 @@ def leave(held: HeldLock, *, failed: bool) -> None:
     """
     if not held.leave():
         return
-    held.is_leaving = after_transactions(lambda: _release(held))
+    held.is_leaving = after_transactions(
+        lambda: _release(held), lambda is_last: _drop(held, is_last)
+    )
     was_held = not held.lost if held.is_leaving else _release(held)
     _tell(held, was_held=was_held, failed=failed)
 
@@ -33,6 +36,14 @@ async def aleave(held: HeldLock, *, failed: bool) -> None:
     if held.leave():
         was_held = await in_thread(held.backend, lambda: _release(held))
         _tell(held, was_held=was_held, failed=failed)
+
+
+def _drop(held: HeldLock, is_last: bool) -> None:
+    """Free *held* after a rollback, whose connection cannot be used at this moment."""
+    if held.is_transactional:
+        held.die()
+    elif is_last:
+        renewal.run_soon(lambda: _release(held))
 
 
 def _release(held: HeldLock) -> bool:
