@@ -10,4 +10,4 @@ class IdempotencyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401 - it registers them.
+        from . import checks, lock_checks  # noqa: F401 - they register them.

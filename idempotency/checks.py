@@ -122,7 +122,7 @@ def check_sqlite(
     *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Tell if writers of a SQLite file would fail instead of queueing."""
-    used = {dict(store.get("OPTIONS", {})).get("using", "default") for store in _stores()}
+    used = {dict(one.get("OPTIONS", {})).get("using", "default") for one in _backends()}
     return [
         Warning(
             f"Database {alias!r} begins its transactions without the write lock: one that reads"
@@ -136,8 +136,9 @@ def check_sqlite(
     ]
 
 
-def _stores() -> list[Any]:
-    return [store for store in settings.STORES.values() if isinstance(store, dict)]
+def _backends() -> list[Any]:
+    described = (*settings.STORES.values(), *settings.LOCKS.values())
+    return [options for options in described if isinstance(options, dict)]
 
 
 def _is_immediate(alias: str) -> bool:

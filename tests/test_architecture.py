@@ -28,7 +28,7 @@ LAYERS = [
     {"protocol"},
     {"http"},
     {"decorators", "middleware", "conditional", "locking"},
-    {"checks", "purge", "admin"},
+    {"checks", "lock_checks", "purge", "admin"},
     {"management", "testing", "apps"},
 ]
 """A module imports from the layers before its own, or from its own folder."""

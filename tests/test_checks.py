@@ -4,7 +4,7 @@ import pytest
 from django.core.checks import run_checks
 from django.db import connection, connections
 
-from idempotency import checks
+from idempotency import checks, lock_checks
 from idempotency.models import IdempotencyRecord
 from idempotency.stores.database import DatabaseStore
 from tests.models import Task
@@ -134,3 +134,49 @@ def test_store_looks_after_its_own_settings(settings):
     settings.IDEMPOTENCY_STORES = {"default": {}}
 
     assert isinstance(checks.build_store("default"), DatabaseStore)
+
+
+def test_locks_are_fine_as_they_are():
+    assert lock_checks.check_locks() == []
+    assert lock_checks.check_leases() == []
+
+
+@pytest.mark.parametrize(
+    "locks",
+    [
+        {},
+        {"default": {"BACKEND": "idempotency.locks.NoSuchBackend"}},
+        {"default": {"LEASE": 0}},
+        {"default": {"LEASE": "30"}},
+        {"default": {"BACKEND": "no.such.module.Backend"}},
+    ],
+)
+def test_lock_backend_that_cannot_be_made_is_an_error(settings, locks):
+    settings.IDEMPOTENCY_LOCKS = locks
+
+    assert [found.id for found in lock_checks.check_locks()] == ["idempotency.E017"]
+
+
+def test_lock_backend_with_an_unknown_database_is_an_error(settings):
+    settings.IDEMPOTENCY_LOCKS = {"default": {"OPTIONS": {"using": "nowhere"}}}
+
+    assert [found.id for found in lock_checks.check_locks()] == ["idempotency.E018"]
+
+
+@pytest.mark.parametrize("arguments", ["--timeout 60", "--timeout=60", "-t 60", "-w 4 -t60"])
+def test_lease_that_a_gunicorn_worker_may_outlive_is_warned_about(monkeypatch, arguments):
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", arguments)
+
+    found = lock_checks.check_leases()
+
+    assert {message.id for message in found} == {"idempotency.W035"}
+    assert len(found) == 2  # That of the store and that of the locks.
+
+
+def test_lease_that_a_celery_task_may_outlive_is_warned_about(settings):
+    settings.CELERY_TASK_TIME_LIMIT = 31
+    settings.IDEMPOTENCY_LOCKS = {"default": {"LEASE": 32}}
+
+    (found,) = lock_checks.check_leases()
+
+    assert "STORES" in found.msg

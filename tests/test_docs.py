@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -36,8 +37,16 @@ from django.urls import path
 from django.utils.module_loading import import_string
 
 import idempotency
-from idempotency import KeyInProgress, KeyReused, checks, exceptions, transitions
-from idempotency.conf import STORE
+from idempotency import (
+    KeyInProgress,
+    KeyReused,
+    checks,
+    exceptions,
+    lock,
+    lock_checks,
+    transitions,
+)
+from idempotency.conf import LOCK, STORE
 from idempotency.conf import Settings as OurSettings
 from idempotency.exceptions import IdempotencyError
 from idempotency.http.problems import PROBLEMS, TYPE, problem_response
@@ -279,7 +288,22 @@ def world() -> Iterator[dict[str, Any]]:
         bank.charges.append(idempotency_key) or len(bank.charges)
     )
     with isolate_apps("tests"), registry_of_the_admin():
-        yield {"__name__": "tests.examples", "order": order, "product": product, "bank": bank}
+        yield {
+            "__name__": "tests.examples",
+            "order": order,
+            "product": product,
+            "bank": bank,
+            "held_by_another": held_by_another,
+        }
+
+
+@contextmanager
+def held_by_another(name: str) -> Iterator[None]:
+    """Hold a lock as somebody else does: in a context of its own."""
+    context, held = Context(), lock(name)
+    context.run(held.__enter__)
+    yield
+    context.run(held.__exit__, None, None, None)
 
 
 @contextmanager
@@ -367,6 +391,7 @@ def test_all_settings_exist_and_pass_the_checks(page: Path) -> None:
                 *checks.check_settings(app_configs=None),
                 *checks.check_stores(app_configs=None),
                 *checks.check_middleware(app_configs=None),
+                *lock_checks.check_locks(app_configs=None),
             ]
         assert not found
 
@@ -783,8 +808,10 @@ def test_the_reference_has_all_settings_with_their_defaults() -> None:
 
     assert shown.keys() == wanted.keys()
     assert {name: ast.literal_eval(value) for name, value in shown.items()} == wanted
-    members = {cells[0]: cells[1] for cells in rows(text, columns=3)}
-    assert {name: ast.literal_eval(members[name]) for name in STORE} == STORE
+    for setting, defaults in (("STORES", STORE), ("LOCKS", LOCK)):
+        _, _, about = text.partition(f"{{confval}} IDEMPOTENCY_{setting}\n")
+        members = {cells[0]: cells[1] for cells in rows(about.split("{confval}")[0], columns=3)}
+        assert {name: ast.literal_eval(members[name]) for name in defaults} == defaults
 
 
 def test_the_reference_has_all_exceptions() -> None:
@@ -894,7 +921,13 @@ def test_names_in_code_exist(page: Path) -> None:
 def known_names() -> set[str]:
     settings_names = {f"IDEMPOTENCY_{name}" for name in vars(OurSettings) if name.isupper()}
     errors = {error.__name__ for error in PROBLEMS} | {IdempotencyError.__name__}
-    others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
+    others = {
+        "IdempotencyRecord",
+        "IdempotentManager",
+        "IdempotencyMiddleware",
+        "RunningClaim",
+        "LockLease",
+    }
     others |= {"VersionedModel", "VersionedManager", "VersionField"}
     others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
