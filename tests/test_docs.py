@@ -921,15 +921,10 @@ def test_names_in_code_exist(page: Path) -> None:
 def known_names() -> set[str]:
     settings_names = {f"IDEMPOTENCY_{name}" for name in vars(OurSettings) if name.isupper()}
     errors = {error.__name__ for error in PROBLEMS} | {IdempotencyError.__name__}
-    others = {
-        "IdempotencyRecord",
-        "IdempotentManager",
-        "IdempotencyMiddleware",
-        "RunningClaim",
-        "LockLease",
-    }
+    others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
     others |= {"VersionedModel", "VersionedManager", "VersionField"}
     others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
+    others |= {"LockLease", "FencedModel"}
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
