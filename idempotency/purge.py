@@ -1,14 +1,15 @@
-"""Deletes records whose retention is over, a bounded number at a time."""
+"""Deletes records whose retention is over, and locks long left, a bounded number at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
-from .models import IdempotencyRecord
+from .models import IdempotencyRecord, LockLease
 from .stores.dialects import clock
 
 GRACE = 86_400
@@ -29,6 +30,12 @@ def purgeable(using: str, grace: float = GRACE) -> QuerySet[IdempotencyRecord]:
     )
 
 
+def purgeable_locks(using: str) -> QuerySet[LockLease]:
+    """Give the locks that nobody has held for a day, so that tokens go on growing by the clock."""
+    now = clock(connections[using])
+    return LockLease.objects.using(using).filter(ends_at__lte=now - timedelta(seconds=GRACE))
+
+
 def purge(using: str, *, batch_size: int = 1_000, grace: float = GRACE) -> Iterator[int]:
     """
     Delete all `purgeable` records, and give the size of each batch when it is committed.
@@ -36,19 +43,27 @@ def purge(using: str, *, batch_size: int = 1_000, grace: float = GRACE) -> Itera
     Walks the index of `purge_after`, skips rows that somebody has locked, and may be stopped at
     any point or run twice at once.
     """
+    return _purge(using, lambda: purgeable(using, grace).order_by("purge_after"), batch_size)
+
+
+def purge_locks(using: str, *, batch_size: int = 1_000) -> Iterator[int]:
+    """Do what `purge` does, for the `purgeable_locks`; there is no index, and few of them."""
+    return _purge(using, lambda: purgeable_locks(using), batch_size)
+
+
+def _purge(using: str, find: Callable[[], QuerySet[Any]], batch_size: int) -> Iterator[int]:
     batch_size = min(batch_size, connections[using].features.max_query_params or batch_size)
     deleted = batch_size
     while deleted == batch_size:
-        deleted = _delete_batch(using, batch_size, grace)
+        deleted = _delete_batch(using, find(), batch_size)
         yield deleted
 
 
-def _delete_batch(using: str, batch_size: int, grace: float) -> int:
+def _delete_batch(using: str, rows: QuerySet[Any], batch_size: int) -> int:
     features = connections[using].features
     with transaction.atomic(using=using):
-        rows = purgeable(using, grace).order_by("purge_after")
         if features.has_select_for_update:
             rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
-        ids = list(rows.values_list("id", flat=True)[:batch_size])
-        deleted, _ = IdempotencyRecord.objects.using(using).filter(id__in=ids).delete()
+        ids = list(rows.values_list("pk", flat=True)[:batch_size])
+        deleted, _ = rows.model._base_manager.using(using).filter(pk__in=ids).delete()
         return deleted

@@ -10,9 +10,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from idempotency import lock
 from idempotency.keys import new_token, record_id
 from idempotency.management.progress import Progress
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, LockLease
 from idempotency.purge import purge, purgeable
 from idempotency.testing import crash_points, race
 
@@ -190,3 +191,31 @@ def test_records_are_found_by_the_index():
 
     assert "Index Scan using" in plan
     assert "purge_after" in plan
+
+
+@committing
+def test_locks_that_nobody_has_held_for_a_day_go_as_well():
+    with lock("live"), lock("released today"):
+        for name in ("old", "older", "oldest"):
+            with lock(name):
+                pass
+        yesterday = timezone.now() - timedelta(days=1, minutes=1)
+        LockLease.objects.filter(name__startswith="old").update(ends_at=yesterday)
+
+        out, _ = clear(dry_run=True)
+        assert "3 locks would be deleted" in out
+        out, _ = clear(batch_size=2)
+
+    assert "3 locks deleted" in out
+    assert sorted(LockLease.objects.values_list("name", flat=True)) == ["live", "released today"]
+    assert "lock" not in clear()[0]
+
+
+@committing
+def test_token_grows_over_a_purge():
+    with lock("a") as before:
+        pass
+    LockLease.objects.all().delete()
+
+    with lock("a") as after:
+        assert after.token > before.token

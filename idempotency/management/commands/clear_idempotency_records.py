@@ -1,4 +1,4 @@
-"""Deletes idempotency records whose retention is over."""
+"""Deletes idempotency records whose retention is over, and locks long left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS
 
-from ...purge import GRACE, purge, purgeable
+from ...purge import GRACE, purge, purge_locks, purgeable, purgeable_locks
 from ..progress import Progress
 
 
@@ -20,8 +20,8 @@ def positive(text: str) -> int:
 
 class Command(BaseCommand):
     help = (
-        "Delete idempotency records whose retention is over. Safe to run while calls are served,"
-        " twice at once, and to stop at any point."
+        "Delete idempotency records whose retention is over, and locks that nobody has held for a"
+        " day. Safe to run while calls are served, twice at once, and to stop at any point."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -42,6 +42,7 @@ class Command(BaseCommand):
         total = purgeable(using, grace).count()
         if options["dry_run"]:
             self.stdout.write(f"{total} records would be deleted.")
+            self._tell_locks(purgeable_locks(using).count(), "would be deleted")
             return
         progress = Progress(self.stderr, total)
         deleted = 0
@@ -49,9 +50,15 @@ class Command(BaseCommand):
             for size in purge(using, batch_size=options["batch_size"], grace=grace):
                 deleted += size
                 progress.show(deleted)
+            locks = sum(purge_locks(using, batch_size=options["batch_size"]))
         except KeyboardInterrupt:
             progress.end()
             self.stdout.write(f"Stopped: {deleted} of {total} records deleted.")
             return
         progress.end()
         self.stdout.write(self.style.SUCCESS(f"{deleted} records deleted."))
+        self._tell_locks(locks, "deleted")
+
+    def _tell_locks(self, count: int, what: str) -> None:
+        if count:
+            self.stdout.write(f"{count} locks {what}, which nobody has held for a day.")
