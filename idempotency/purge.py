@@ -65,5 +65,6 @@ def _delete_batch(using: str, rows: QuerySet[Any], batch_size: int) -> int:
         if features.has_select_for_update:
             rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
         ids = list(rows.values_list("pk", flat=True)[:batch_size])
+        deleted: int
         deleted, _ = rows.model._base_manager.using(using).filter(pk__in=ids).delete()
         return deleted
