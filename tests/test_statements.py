@@ -4,8 +4,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from idempotency import idempotent_view, run_once
+from idempotency import idempotent_view, lock, run_once
 from idempotency.keys import uuid7
+from idempotency.locks import get_backend
 from idempotency.models import IdempotencyRecord
 from idempotency.stores import _stores
 from tests.conftest import KEY
@@ -81,3 +82,39 @@ def updates():
             [IdempotencyRecord._meta.db_table],
         )
         return cursor.fetchone()
+
+
+LOCKING = {"postgresql": 2, "mysql": 3, "sqlite": 3}
+"""Statements of a lock that was held before; a refused try has one less, and no release."""
+
+
+def test_lock_costs_as_few_statements_as_promised():
+    def hold():
+        with lock("a"):
+            pass
+
+    hold()
+
+    assert len(statements(hold)) == LOCKING[connection.vendor]
+
+
+def test_lock_in_redis_costs_two_round_trips(settings):
+    if not settings.REDIS_URL:
+        pytest.skip("no Redis")
+    settings.IDEMPOTENCY_LOCKS = {
+        "default": {"BACKEND": "idempotency.locks.redis.RedisLockBackend"},
+    }
+    server = get_backend().server
+
+    def hold():
+        with lock("counted"):
+            pass
+
+    hold()
+    server.send("CONFIG", "RESETSTAT")
+    hold()
+    counted = server.client.info("commandstats")
+
+    sent = {name for name in counted if name in ("cmdstat_evalsha", "cmdstat_eval")}
+    assert sent == {"cmdstat_evalsha"}
+    assert counted["cmdstat_evalsha"]["calls"] == 2
