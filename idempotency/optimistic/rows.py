@@ -132,9 +132,14 @@ class VersionedModel(models.Model):
             self.__dict__.pop(field.attname, None)
             self.__dict__.update(before)
 
-    def delete(self, using: Any = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+    def delete(
+        self, using: Any = None, keep_parents: bool = False, **options: Any
+    ) -> tuple[int, dict[str, int]]:
+        remove: Callable[..., tuple[int, dict[str, int]]] = partial(
+            super().delete, keep_parents=keep_parents, **options
+        )
         if self.pk is None:
-            return super().delete(using=using, keep_parents=keep_parents)
+            return remove(using=using)
         using = using or router.db_for_write(type(self), instance=self)
         field = version_field(type(self))
         expected = expected_version(self, field)
@@ -142,7 +147,7 @@ class VersionedModel(models.Model):
             row = row_of(self, field, using).filter(**{field.name: expected})
             if not row.update(**{field.name: expected + 1}):
                 raise StaleObject(**facts_of(self, field, using, expected))
-            return super().delete(using=using, keep_parents=keep_parents)
+            return remove(using=using)
 
     delete.alters_data = True  # type: ignore[attr-defined]
 
