@@ -5,12 +5,14 @@ from __future__ import annotations
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .fencing import FencedModel
 from .fields import RecordIdField
 from .inserts import IdempotentManager
 from .keys import MAX_LENGTH
 from .optimistic import VersionedManager, VersionedModel
 
 __all__ = [
+    "FencedModel",
     "IdempotencyRecord",
     "IdempotentManager",
     "LockLease",

@@ -5,7 +5,7 @@ from django.db import models
 from django_fsm import GET_STATE, RETURN_VALUE, FSMField, FSMIntegerField, FSMKeyField
 
 from idempotency.keys import uuid7
-from idempotency.models import IdempotentManager, VersionedManager, VersionedModel
+from idempotency.models import FencedModel, IdempotentManager, VersionedManager, VersionedModel
 from idempotency.optimistic import VersionField
 from idempotency.transitions import TransitionsMixin, transition
 
@@ -107,6 +107,69 @@ class Sheet(VersionedModel):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Meter(FencedModel):
+    """A row that is written under a lock."""
+
+    name = models.CharField(max_length=20, default="")
+    reading = models.IntegerField(default=0)
+    place = models.ForeignKey(Place, models.SET_NULL, null=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class SmartMeter(Meter):
+    """A row in two tables, whose fence is in the first."""
+
+    firmware = models.IntegerField(default=0)
+
+
+class TownMeter(Place, FencedModel):
+    """A row in two tables, whose fence is in the second."""
+
+    reading = models.IntegerField(default=0)
+
+
+class VersionedMeter(VersionedModel, FencedModel):
+    """A row with a version and a fence."""
+
+    reading = models.IntegerField(default=0)
+
+
+class FencedSheet(FencedModel, VersionedModel):
+    """The same, with its bases the other way round."""
+
+    reading = models.IntegerField(default=0)
+
+    class Meta(VersionedModel.Meta):
+        abstract = False
+
+
+class Valve(TransitionsMixin, FencedModel):
+    """A row with a state and a fence."""
+
+    reading = models.IntegerField(default=0)
+    state = FSMField(default="open", protected=True)
+
+    def __str__(self) -> str:
+        return self.state
+
+    @transition(state, source="open", target="shut")
+    def shut(self):
+        self.reading += 1
+
+
+class Tank(models.Model):
+    """A row whose fence has another name, and is empty at first."""
+
+    level = models.IntegerField(default=0)
+    seen = models.BigIntegerField(null=True)
+    small = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return str(self.level)
 
 
 class Refused(Exception):

@@ -20,6 +20,7 @@ LAYERS = [
     {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
     {"inserts", "optimistic"},
     {"pessimistic"},
+    {"fencing"},
     {"models"},
     {"transitions", "forms"},
     {"stores", "locks"},

@@ -702,6 +702,17 @@ def test_rows_are_locked_as_their_page_says() -> None:
 
 
 @on_databases
+def test_rows_are_fenced_as_their_page_says() -> None:
+    with examples("docs/howto/fence-a-row.md") as page:
+        counter = page["Counter"].objects.get(series="2026")
+        fence = counter.fence
+
+        assert page["next_number"]("2026") == 11
+        counter.refresh_from_db()
+        assert counter.fence > fence > 0
+
+
+@on_databases
 def test_states_are_moved_as_their_page_says() -> None:
     path = "docs/howto/move-a-state.md"
     with examples(path) as page:
@@ -922,12 +933,18 @@ def known_names() -> set[str]:
     settings_names = {f"IDEMPOTENCY_{name}" for name in vars(OurSettings) if name.isupper()}
     errors = {error.__name__ for error in PROBLEMS} | {IdempotencyError.__name__}
     others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
-    others |= {"VersionedModel", "VersionedManager", "VersionField"}
+    others |= {
+        "VersionedModel",
+        "VersionedManager",
+        "VersionField",
+        "FencedModel",
+        "BigIntegerField",
+    }
     others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
     others |= {"LockLease", "FencedModel"}
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
     django_names |= {"ModelForm", "ModelAdmin", "ValidationError", "DatabaseError"}
-    django_names |= {"DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
+    django_names |= {"IntegrityError", "DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

@@ -1,6 +1,6 @@
 """Uses of the public names that mypy must understand; never run."""
 
-from typing import assert_type
+from typing import ClassVar, assert_type
 
 from django.db import models
 from django.db.models import QuerySet
@@ -19,8 +19,10 @@ from idempotency import (
     run_once,
 )
 from idempotency.conditional import etag_for, if_match
+from idempotency.fencing import guard
 from idempotency.keys import uuid7
-from idempotency.models import IdempotencyRecord, VersionedManager, VersionedModel
+from idempotency.locks import current_lock
+from idempotency.models import FencedModel, IdempotencyRecord, VersionedManager, VersionedModel
 from idempotency.optimistic import VersionField, retry_stale
 from idempotency.pessimistic import (
     atomic_retry,
@@ -188,3 +190,31 @@ def pay_order(order: Order) -> None:
     assert_type(outcome.repeated, bool)
     assert_type(log_of(order), QuerySet[TransitionLog])
     assert_type(state_chart(Order, "status"), str)
+
+
+class Counter(FencedModel):
+    last = models.IntegerField(default=0)
+
+    objects: ClassVar[models.Manager["Counter"]] = models.Manager()
+
+    class Meta:
+        app_label = "orders"
+
+    def __str__(self) -> str:
+        return str(self.last)
+
+
+def count_up(counter: Counter, claim: RunningClaim) -> None:
+    held = current_lock()
+    assert held is not None
+    counter.save(held=held, update_fields=["last"])
+    assert_type(guard(Counter.objects.filter(pk=1), held).update(last=2), int)
+    assert_type(guard(Counter, claim, field="seen_token").delete(), int)
+    assert_type(counter.fence, int)
+    counter.delete(held=claim)
+    counter.save(held="a lock")  # type: ignore[arg-type]
+
+
+async def acount_up(counter: Counter, claim: RunningClaim) -> None:
+    await counter.asave(held=claim)
+    assert_type(await guard(Counter.objects, claim).aupdate(last=2), int)
