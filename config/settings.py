@@ -81,6 +81,11 @@ REDIS_URL = env.str("REDIS_URL", default="")
 if REDIS_URL:
     CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}}
 
+IDEMPOTENCY_LOCKS = {
+    "default": {},  # Rows of the database.
+    "cache": {"BACKEND": "idempotency.locks.redis.RedisLockBackend"} if REDIS_URL else {},
+}
+
 USE_TZ = True
 TIME_ZONE = "UTC"
 STATIC_URL = "static/"

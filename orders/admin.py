@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from idempotency.admin import TransitionsAdmin, VersionedAdmin
 
-from .models import NotDue, Order, Payment, Product, Refund
+from .models import Invoice, NotDue, Order, Payment, Product, Refund, Settlement
 
 if TYPE_CHECKING:
     Inline = admin.TabularInline[Any, Order]
@@ -70,3 +70,14 @@ class PaymentAdmin(ReadOnly, Admin):
     list_display = ("id", "order", "amount", "created_at")
     list_select_related = ("order__product",)
     raw_id_fields = ("order",)
+
+
+@admin.register(Invoice)
+class InvoiceAdmin(ReadOnly, Admin):
+    list_display = ("__str__", "order", "total", "created_at")
+    list_select_related = ("series", "order__product")
+
+
+@admin.register(Settlement)
+class SettlementAdmin(ReadOnly, Admin):
+    list_display = ("day", "total", "created_at")

@@ -13,7 +13,7 @@ from idempotency import IdempotencyError
 from idempotency.http import problem_response
 
 from .forms import BadInput
-from .models import NotDue, Order, OutOfStock, Unchangeable
+from .models import NotDue, NotPaid, Order, OutOfStock, Unchangeable
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HttpRequest, P], HttpResponse]
@@ -23,6 +23,7 @@ STATUS: dict[type[Exception], HTTPStatus] = {
     Order.DoesNotExist: HTTPStatus.NOT_FOUND,
     OutOfStock: HTTPStatus.CONFLICT,
     NotDue: HTTPStatus.CONFLICT,
+    NotPaid: HTTPStatus.CONFLICT,
     Unchangeable: HTTPStatus.CONFLICT,
 }
 

@@ -10,13 +10,14 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST
 
-from idempotency import idempotent_view
+from idempotency import cache_lock, idempotent_view
 from idempotency.conditional import if_match
 from idempotency.pessimistic import lock_row
 from idempotency.transitions import TransitionOutcome
 
 from .forms import OrderForm, PaymentForm, QuantityForm, read
-from .models import Order
+from .invoicing import issue
+from .models import Invoice, Order
 from .problems import answer_refusals
 
 
@@ -50,6 +51,14 @@ def ship(request: HttpRequest, order_id: int) -> HttpResponse:
 def cancel(request: HttpRequest, order_id: int) -> HttpResponse:
     """Cancel an order that is not shipped yet: its goods and its money go back."""
     return move_order(request, order_id, Order.cancel)
+
+
+@csrf_exempt
+@require_POST
+@cache_lock("order:{order_id}:invoice")
+def invoice(request: HttpRequest, order_id: int) -> HttpResponse:
+    """Give the invoice of a paid order; a second click meanwhile gets 409 at once."""
+    return invoice_order(request, order_id)
 
 
 def order_of(request: HttpRequest, order_id: int) -> Order:
@@ -98,6 +107,13 @@ def move_order(
     return JsonResponse(describe(order))
 
 
+@answer_refusals
+def invoice_order(request: HttpRequest, order_id: int) -> HttpResponse:
+    """Give the invoice of an order, made now if there was none, or say why not."""
+    found, created = issue(order_id)
+    return JsonResponse(describe_invoice(found), status=201 if created else 200)
+
+
 def actor(request: HttpRequest) -> Any:
     """Give who is named in the log of transitions."""
     return request.user if request.user.is_authenticated else "a client"
@@ -114,4 +130,14 @@ def describe(order: Order) -> dict[str, Any]:
         "paid": order.paid,
         "client_reference": order.client_reference,
         "created_at": order.created_at.isoformat(),
+    }
+
+
+def describe_invoice(invoice: Invoice) -> dict[str, Any]:
+    """Give what a client may know about *invoice*, JSON-serialisable."""
+    return {
+        "number": str(invoice),
+        "order": invoice.order_id,
+        "total": invoice.total,
+        "created_at": invoice.created_at.isoformat(),
     }

@@ -164,7 +164,8 @@ def test_lock_backend_with_an_unknown_database_is_an_error(settings):
 
 
 @pytest.mark.parametrize("arguments", ["--timeout 60", "--timeout=60", "-t 60", "-w 4 -t60"])
-def test_lease_that_a_gunicorn_worker_may_outlive_is_warned_about(monkeypatch, arguments):
+def test_lease_that_a_gunicorn_worker_may_outlive_is_warned_about(monkeypatch, settings, arguments):
+    settings.IDEMPOTENCY_LOCKS = {"default": {}}
     monkeypatch.setenv("GUNICORN_CMD_ARGS", arguments)
 
     found = lock_checks.check_leases()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
+from idempotency import cache_lock, lock
 from idempotency.transitions import log_of
-from orders.models import Order, OutOfStock, Payment, Product
+from orders.models import Invoice, Order, OutOfStock, Payment, Product, Refund, Settlement
+from tests.conftest import elsewhere
 
 KEY = "a key that nobody guesses"
 OTHER_KEY = "another key, for another intent"
@@ -481,3 +487,128 @@ def test_rows_name_themselves(order: Order) -> None:
 
     assert str(order) == f"Order {order.pk}: 2 x Cup"
     assert str(payment) == f"Payment {payment.pk}: 100 for order {order.pk}"
+
+
+# Invoices
+
+
+@pytest.fixture
+def paid(order: Order) -> Order:
+    order.pay(order.total)
+    return order
+
+
+def place_paid(product: Product) -> Order:
+    order = Order.objects.place(product, 1)
+    order.pay(order.total)
+    return order
+
+
+def test_invoice_is_made_once_and_given_again(client: Client, paid: Order) -> None:
+    first, second = (post(client, "invoice", paid.pk, key=None) for _ in range(2))
+
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    assert first.json()["number"] == f"{timezone.now().year}-1"
+    assert first.json()["total"] == paid.total
+
+
+def test_invoices_are_numbered_without_a_gap(client: Client, product: Product) -> None:
+    orders = [place_paid(product) for _ in range(3)]
+    unpaid = Order.objects.place(product, 1)
+
+    for order in [*orders, unpaid, place_paid(product)]:
+        post(client, "invoice", order.pk, key=None)
+
+    assert sorted(Invoice.objects.values_list("number", flat=True)) == [1, 2, 3, 4]
+
+
+def test_order_that_is_not_paid_has_no_invoice(client: Client, order: Order) -> None:
+    answer = post(client, "invoice", order.pk, key=None)
+
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == f"Order {order.pk} is placed."
+    assert post(client, "invoice", 0, key=None).status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_second_click_for_an_invoice_meanwhile_is_told_so(client: Client, paid: Order) -> None:
+    def click_meanwhile() -> None:
+        answers.append(post(Client(), "invoice", paid.pk, key=None))
+
+    answers: list[Any] = []
+    with cache_lock(f"order:{paid.pk}:invoice"):
+        elsewhere(click_meanwhile)
+
+    assert answers[0].status_code == 409
+    assert answers[0].json()["type"].endswith("locked")
+    assert not Invoice.objects.exists()
+    assert post(client, "invoice", paid.pk, key=None).status_code == 201
+
+
+# The nightly settlement
+
+TODAY = timezone.localdate()
+YESTERDAY, BEFORE = TODAY - dt.timedelta(days=1), TODAY - dt.timedelta(days=2)
+
+
+def settle(day: dt.date | None = None) -> str:
+    output = StringIO()
+    call_command("settle", *([f"--day={day}"] if day else []), stdout=output)
+    return output.getvalue()
+
+
+def move_back(rows: Any, days: int) -> None:
+    rows.update(created_at=timezone.now() - dt.timedelta(days=days))
+
+
+def test_day_is_settled_once(product: Product) -> None:
+    for _ in range(2):
+        place_paid(product)
+    move_back(Payment.objects, 1)
+    place_paid(product)
+
+    first, second = settle(), settle(YESTERDAY)
+
+    assert first == f"{YESTERDAY} is settled: 10.00.\n"
+    assert second == f"{YESTERDAY} was settled before: 10.00.\n"
+    assert [row.total for row in Settlement.objects.all()] == [1_000]
+    assert Payment.objects.filter(settlement=None).count() == 1
+
+
+def test_what_was_late_for_its_settlement_is_in_the_next_one(product: Product) -> None:
+    place_paid(product)
+    move_back(Payment.objects, 2)
+    settle(BEFORE)
+    place_paid(product).cancel()
+    move_back(Payment.objects.filter(settlement=None), 2)
+    move_back(Refund.objects, 1)
+    place_paid(product)
+    move_back(Payment.objects.filter(settlement=None), 1)
+
+    settle()
+
+    totals = Settlement.objects.order_by("day").values_list("day", "total")
+    assert list(totals) == [(BEFORE, 500), (YESTERDAY, 500)]
+
+
+def test_day_that_is_not_over_is_not_settled() -> None:
+    with pytest.raises(CommandError, match="not over yet"):
+        settle(TODAY)
+
+    assert not Settlement.objects.exists()
+
+
+def test_what_is_no_day_is_told() -> None:
+    with pytest.raises(CommandError, match="'soon' is no day such as"):
+        call_command("settle", "--day=soon")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_second_run_says_who_settles_already() -> None:
+    outputs: list[str] = []
+    with lock("settlement") as held:
+        elsewhere(lambda: outputs.append(settle()))
+
+    assert outputs == [f"It is being settled right now by {held.owner}; nothing to do here.\n"]
+    assert not Settlement.objects.exists()

@@ -1,15 +1,35 @@
 """The example under fire: what is paid, cancelled, shipped and on the shelf always adds up."""
 
+import datetime as dt
+import os
 import random
+import signal
+from io import StringIO
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.db.models import Sum
+from django.utils import timezone
 
-from idempotency import StaleObject, TransitionConflict
+from idempotency import StaleObject, TransitionConflict, lock
+from idempotency.models import LockLease
 from idempotency.optimistic import retry_stale
 from idempotency.testing import crash_points, race
-from orders.models import NotDue, Order, OutOfStock, Product, Unchangeable
+from idempotency.testing.children import Child
+from orders.invoicing import issue
+from orders.models import (
+    Invoice,
+    NotDue,
+    Order,
+    OutOfStock,
+    Payment,
+    Product,
+    Settlement,
+    Unchangeable,
+)
+from orders.settling import LOCK, settle, yesterday
+from tests.races.test_leases import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -130,3 +150,80 @@ def test_cancel_killed_at_any_moment_and_retried_gives_back_once(product):
         order = Order.objects.get(pk=keys[point.number])
         assert (order.status, sum_of(order.refunds)) == ("cancelled", 500), point
     assert_adds_up(product)
+
+
+def test_invoices_that_race_are_numbered_without_gap_and_duplicate(product):
+    keys = [Order.objects.place(product, 1).pk for _ in range(ORDERS)]
+    for order in Order.objects.all():
+        order.pay(order.total)
+
+    def invoice(process):
+        chooser = random.Random(process)  # noqa: S311 - not a secret.
+        for key in chooser.sample(keys, ORDERS):
+            issue(key)
+
+    connection.close()
+    finishes = race(invoice, processes=4)
+
+    assert [finish.error for finish in finishes] == [None] * 4
+    numbers = sorted(Invoice.objects.values_list("number", flat=True))
+    assert numbers == list(range(1, ORDERS + 1))
+
+
+def test_invoice_that_is_killed_at_any_statement_leaves_no_gap(product):
+    orders = [Order.objects.place(product, 1) for _ in range(60)]
+    for order in orders:
+        order.pay(order.total)
+
+    for point in crash_points(lambda number: issue(orders[number].pk)):
+        # As after the lease: who was killed holds the lock until then.
+        LockLease.objects.all().delete()
+        issue(orders[point.number].pk)
+
+        numbers = sorted(Invoice.objects.values_list("number", flat=True))
+        assert numbers == list(range(1, point.number + 2)), point
+
+
+def test_settlement_that_is_killed_at_any_statement_counts_each_payment_once(product):
+    order = Order.objects.place(product, 2)
+    order.pay(order.total)
+    Payment.objects.update(created_at=timezone.now() - dt.timedelta(days=1))
+
+    for point in crash_points(lambda number: settle(yesterday())):
+        settlement, _ = settle(yesterday())
+
+        assert settlement.total == sum_of(settlement.payments) == 1_000, point
+        Payment.objects.update(settlement=None)
+        Settlement.objects.all().delete()
+
+
+def test_settlements_that_race_make_one(product):
+    order = Order.objects.place(product, 2)
+    order.pay(order.total)
+    Payment.objects.update(created_at=timezone.now() - dt.timedelta(days=1))
+
+    connection.close()
+    finishes = race(lambda process: settle(yesterday())[1], processes=4)
+
+    assert [finish.error for finish in finishes] == [None] * 4
+    assert sum(finish.result for finish in finishes) == 1
+    assert Settlement.objects.get().total == 1_000
+
+
+def test_run_that_is_killed_lets_the_next_one_settle_when_its_lease_is_over(product):
+    def die(report):
+        with lock(LOCK, lease=1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run_again():
+        output = StringIO()
+        call_command("settle", stdout=output)
+        outputs.append(output.getvalue())
+        return "is settled" in outputs[-1]
+
+    outputs = []
+    Child(die).join()
+    wait_until(run_again)
+
+    assert "right now by" in outputs[0]
+    assert Settlement.objects.get().total == 0
