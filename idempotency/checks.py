@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -94,6 +95,21 @@ def check_stores(
             found += build_store(alias).check()
         except ImproperlyConfigured as error:
             found.append(Error(str(error), id="idempotency.E002"))
+    return found
+
+
+@register(Tags.database)
+def check_services(
+    *,
+    app_configs: Sequence[AppConfig] | None = None,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[CheckMessage]:
+    """Let each store ask its server, when databases may be asked as well."""
+    found: list[CheckMessage] = []
+    for alias in settings.STORES if databases else []:
+        with suppress(ImproperlyConfigured):  # `check_stores` tells.
+            found += build_store(alias).check_service()
     return found
 
 

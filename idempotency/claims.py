@@ -8,6 +8,7 @@ from typing import cast
 from uuid import UUID
 
 from .current import running as current
+from .exceptions import StaleClaim
 from .keys import record_id
 from .renewal import Holding
 from .stores.base import Claim
@@ -45,6 +46,20 @@ class RunningClaim:
     def lost(self) -> bool:
         """Whether the lease is known to be lost; what the work does now will not be completed."""
         return self._holding is not None and self._holding.lost
+
+    def assert_held(self) -> None:
+        """
+        Refuse to go on with a lost claim: call it last in a transaction, so that it rolls back.
+
+        Asks the store if the lease may have ended, and lets it start anew if it is not lost.
+
+        Raises: `StaleClaim`; `StoreUnavailable` if nobody can tell.
+        """
+        holding = self._holding
+        if holding is None or not holding.is_doubtful:
+            return
+        if holding.renewer.renew([self._claim]):
+            raise StaleClaim
 
     def child_key(self, name: str) -> str:
         """Give the key for the call of another service, the same one at every attempt."""

@@ -21,7 +21,7 @@ from .patience import Patience
 from .policy import Policy
 from .renewal import Holding, renewal
 from .settling import Settling
-from .stores.base import Call, Claim, Unconfirmed
+from .stores.base import Answer, Call, Claim, Unconfirmed
 from .waiting import to_its_end
 
 __all__ = ["Outcome", "Run", "arun_once", "make_call", "run_once"]
@@ -139,7 +139,7 @@ class Run(Generic[Result]):
                 if verdict is Verdict.FAIL:
                     self.store.roll_back()
                 else:
-                    self.settling.settle(claim, verdict, answer)
+                    self._settle(claim, verdict, answer)
         except Unconfirmed as error:
             if not self.settling.was_settled(claim):
                 if claim.lease is not None:
@@ -154,6 +154,11 @@ class Run(Generic[Result]):
         if verdict is Verdict.FAIL and not self._dies_with_its_effects(claim):
             self.settling.settle_after(claim, verdict, answer)
         return Outcome(result, replayed=False)
+
+    def _settle(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
+        undoes = self.store.undoes_effects
+        settle = self.settling.settle if undoes else self.settling.settle_after
+        settle(claim, verdict, answer)
 
     def _dies_with_its_effects(self, claim: Claim) -> bool:
         """Whether the claim itself is undone by undoing the effects."""

@@ -57,6 +57,11 @@ class Holding:
         self.due_at = started_at + self.third
         self.ends_at = started_at + 3 * self.third
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the lease may have ended, as after a pause of the process."""
+        return self.lost or time.monotonic() >= self.ends_at
+
     def lose(self) -> None:
         self.lost = True
         if self.on_lost is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Generic, TypeVar
 
 from .codecs import Codec, Verdict
@@ -15,6 +16,9 @@ Result = TypeVar("Result")
 
 TRIES = 3
 """How often an outcome is written that nothing confirms."""
+
+PROMPT = 1.0
+"""Seconds after which a store that does not answer is not asked again: its caller waits."""
 
 
 class Settling(Generic[Result]):
@@ -42,11 +46,14 @@ class Settling(Generic[Result]):
 
     def settle_after(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
         """End *claim* once its effects cannot be changed any more, whatever the connection does."""
+        deadline = time.monotonic() + PROMPT
         for _ in range(TRIES):
             try:
                 return self.settle(claim, verdict, answer)
             except (StoreUnavailable, StaleClaim) as error:
                 failure = error
+                if time.monotonic() > deadline and not isinstance(error, StaleClaim):
+                    break
                 if self.was_settled(claim):
                     return None
                 if isinstance(error, StaleClaim):

@@ -2,20 +2,32 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.db import connection, connections
 from django.test import Client
 from django.urls import path
 from django.utils import timezone
 
 from idempotency.models import IdempotencyRecord
+from idempotency.scripts import Server
 
 KEY = "a-key-that-nobody-guesses"
+
+REDIS = Server("records")
+"""Where stores keep their records that have `IN_REDIS` as their settings."""
+IN_REDIS = {
+    "BACKEND": "idempotency.stores.redis.RedisStore",
+    "OPTIONS": {"cache": REDIS.alias},
+}
+IN_BOTH = IN_REDIS | {"OPTIONS": {"cache": REDIS.alias, "record": True}}
+"""The same, with what is completed in the database as well."""
 
 
 class Sender:
@@ -108,12 +120,45 @@ def standing_at(gate: Gate, call: Callable[[], Any]) -> Iterator[list[Any]]:
         thread.join(30)
 
 
+def redis_records() -> list[bytes]:
+    """Give the keys of all records that this run has in Redis, if there is one."""
+    if "records" not in settings.CACHES:
+        return []
+    found: list[bytes] = []
+    cursor = b"0"
+    while True:
+        cursor, keys = REDIS.send("SCAN", cursor, "MATCH", f"idempotency:*:{REDIS.space}")
+        found += keys
+        if cursor == b"0":
+            return found
+
+
+@pytest.fixture
+def empty_redis() -> Iterator[None]:
+    """Have no records in Redis before and after a test."""
+    if "records" not in settings.CACHES:
+        pytest.skip("no Redis")
+    for key in redis_records():
+        REDIS.send("DEL", key)
+    yield
+    for key in redis_records():
+        REDIS.send("DEL", key)
+
+
 def end_leases() -> None:
+    """Let all leases have ended an hour ago, in every store."""
     IdempotencyRecord.objects.update(ends_at=timezone.now() - timezone.timedelta(hours=1))
+    for key in redis_records():
+        if REDIS.send("HEXISTS", key, "ends_at"):
+            REDIS.send("HSET", key, "ends_at", int(time.time() - 3_600) * 1_000)
 
 
 def end_retention() -> None:
+    """Let all retentions have ended an hour ago, in every store: Redis has forgotten them."""
     IdempotencyRecord.objects.update(expires_at=timezone.now() - timezone.timedelta(hours=1))
+    for key in redis_records():
+        if not REDIS.send("HEXISTS", key, "ends_at"):
+            REDIS.send("DEL", key)
 
 
 def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:

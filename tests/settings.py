@@ -1,4 +1,8 @@
-"""Settings of the tests: two databases of this run alone, on the server of `config.settings`."""
+"""
+Settings of the tests: two databases of this run alone, on the server of `config.settings`.
+
+Records in Redis have the prefix of this run, and a database number besides that of the cache.
+"""
 
 import os
 from typing import Any
@@ -6,6 +10,7 @@ from typing import Any
 from config.settings import *  # noqa: F403
 from config.settings import DATABASES as SERVERS
 from config.settings import INSTALLED_APPS as EXAMPLE_APPS
+from config.settings import REDIS_URL
 
 RUN = os.environ.get("TEST_RUN", "local")
 
@@ -31,3 +36,8 @@ ROOT_URLCONF = "tests.urls"
 SECRET_KEY = "the tests sign with this"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+
+if REDIS_URL:
+    CACHE = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": RUN}
+    NUMBER_15 = {"OPTIONS": {"CONNECTION_POOL_KWARGS": {"db": 15}}}
+    CACHES = {"default": CACHE, "records": CACHE | NUMBER_15}

@@ -18,7 +18,7 @@ LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields", "backends", "waiting"},
     {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
-    {"inserts", "optimistic"},
+    {"inserts", "optimistic", "redis_checks"},
     {"pessimistic"},
     {"fencing"},
     {"models"},

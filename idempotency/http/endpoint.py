@@ -12,6 +12,7 @@ from django.core.handlers.exception import response_for_exception
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseBase
 
+from ..claims import current_claim
 from ..codecs import Verdict
 from ..exceptions import IdempotencyError
 from ..fingerprints import check_pointer, fingerprint
@@ -86,9 +87,8 @@ class Endpoint:
                     return respond()
             codec = ResponseCodec(self.final, buffer=self.buffer)
             run = Run(call, self.policy, codec)
-            aliases = self._atomic_requests(but=run.store.using)
             with _marked(request, call.key) as mark:
-                outcome = run.execute(lambda: self._respond(request, codec, respond, aliases))
+                outcome = run.execute(lambda: self._respond(request, codec, respond, run))
                 mark.replayed = outcome.replayed
             return outcome.result
         except IdempotencyError as error:
@@ -135,8 +135,9 @@ class Endpoint:
         ]
 
     def _respond(
-        self, request: HttpRequest, codec: ResponseCodec, respond: Respond, aliases: list[str]
+        self, request: HttpRequest, codec: ResponseCodec, respond: Respond, run: Run[Any]
     ) -> HttpResponseBase:
+        aliases = self._atomic_requests(but=run.store.using if run.has_started else None)
         with ExitStack() as stack:
             for alias in aliases:
                 stack.enter_context(transaction.atomic(using=alias))
@@ -150,6 +151,10 @@ class Endpoint:
             if codec.judge(response) is Verdict.FAIL:
                 for alias in aliases:
                     transaction.set_rollback(True, using=alias)
+            elif any(transaction.get_rollback(using=alias) for alias in aliases):
+                codec.has_failed = True
+            elif run.has_started and (claim := current_claim()):
+                claim.assert_held()
             return response
 
     async def _arespond(

@@ -48,7 +48,7 @@ class ResponseCodec:
         self.final = final
         self.buffer = buffer
         self.has_failed = False
-        """Whether the response stands for an error that the view raised."""
+        """Whether the effects are undone: the view raised an error, or asked for it."""
         self._read: bytes | None = None
 
     def prepare(self, response: Any) -> HttpResponseBase:

@@ -115,6 +115,9 @@ class BaseStore(ABC):
     supports_atomic = False
     """Whether claim, effects and outcome can be one transaction."""
 
+    undoes_effects = False
+    """Whether `transaction` undoes the effects of a claim that cannot be settled in it."""
+
     using: str | None = None
     """The alias of the database that `transaction` opens one on."""
 
@@ -178,5 +181,9 @@ class BaseStore(ABC):
         return None
 
     def check(self) -> list[CheckMessage]:
-        """Give what is wrong with this store's settings."""
+        """Give what is wrong with this store's settings, without asking any server."""
+        return []
+
+    def check_service(self) -> list[CheckMessage]:
+        """Give what is wrong with the server behind this store."""
         return []

@@ -42,6 +42,7 @@ class DatabaseStore(BaseStore):
     """
 
     supports_atomic = True
+    undoes_effects = True
     using: str
 
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
@@ -122,31 +123,37 @@ class DatabaseStore(BaseStore):
         }
         if attempt == 1:
             changes["created_at"] = row["created_at"]
+        taken = self.dialect.update(cursor, changes, self._as_seen(call, seen))
+        return Claim(call, token, attempt, bid.lease) if taken else None
+
+    def _as_seen(self, call: Call, seen: Seen) -> list[Fragment]:
+        """Give the conditions that the record may still be taken over."""
         now, parameters = self.dialect.now()
         conditions = self._held(call, seen.token, seen.state)
         conditions.append(self.dialect.alone(self._stored_id(call)))
         if seen.state == "in_progress":
             conditions.append((f"ends_at <= {now}", parameters))
-        taken = self.dialect.update(cursor, changes, conditions)
-        return Claim(call, token, attempt, bid.lease) if taken else None
+        return conditions
 
     def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
+        changes = self._outcome(state, answer, retention)
+        changes["purge_after"] = self._latest("purge_after", changes["expires_at"])
+        if not self._write(changes, self._held(claim.call, claim.token, "in_progress")):
+            raise StaleClaim
+        if state == "completed":
+            self._completed.add(claim.call.id)
+
+    def _outcome(self, state: State, answer: Answer, retention: float) -> dict[str, Fragment]:
         headers = None if answer.headers is None else json.dumps(answer.headers)
-        expires = self.dialect.after(retention)
-        changes: dict[str, Fragment] = {
+        return {
             "state": (f"'{state}'", []),
             "status": ("%s", [answer.status]),
             "headers": ("%s", [headers]),
             "body": ("%s", [self._stored_body(answer.body)]),
             "completed_at": self.dialect.now(),
             "ends_at": ("NULL", []),
-            "expires_at": expires,
-            "purge_after": self._latest("purge_after", expires),
+            "expires_at": self.dialect.after(retention),
         }
-        if not self._write(changes, self._held(claim.call, claim.token, "in_progress")):
-            raise StaleClaim
-        if state == "completed":
-            self._completed.add(claim.call.id)
 
     def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
         lost: list[Claim] = []

@@ -1,0 +1,44 @@
+"""Completed outcomes in the database, behind a store that may forget."""
+
+from __future__ import annotations
+
+from ..exceptions import StaleClaim
+from .base import Answer, Bid, Claim
+from .database import DatabaseStore
+from .reaching import reach
+from .sql import Fragment
+
+
+class Completions(DatabaseStore):
+    """Records that are written when they are complete; their primary key decides who was first."""
+
+    def add(self, claim: Claim, answer: Answer, retention: float) -> None:
+        """
+        Record *claim*, which another store gave, as completed in the transaction of its effects.
+
+        Raises: `StaleClaim` if another run was first.
+        """
+        row = {
+            **self._row(claim.call, Bid(claim.token, None, retention)),
+            **self._outcome("completed", answer, retention),
+            "attempts": ("%s", [claim.attempt]),
+            "purge_after": self.dialect.after(retention),
+        }
+        reach(self.connection, lambda: self._add(claim, row))
+
+    def _add(self, claim: Claim, row: dict[str, Fragment]) -> None:
+        with self.connection.cursor() as cursor:
+            found = self.dialect.claim(cursor, row)
+            if found.made:
+                return
+            seen = found.seen
+            if seen is None or not seen.may_be_claimed(claim.call.fingerprint):
+                raise StaleClaim
+            del row["id"]
+            if not self.dialect.update(cursor, row, self._as_seen(claim.call, seen)):
+                raise StaleClaim
+
+    def has(self, claim: Claim) -> bool:
+        """Whether *claim* is the one that was recorded as completed."""
+        seen = self.look(claim.call)
+        return seen is not None and seen.state == "completed" and seen.token == claim.token
