@@ -59,8 +59,8 @@ class Holding:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the lease may have ended, as after a pause of the process."""
-        return self.lost or time.monotonic() >= self.ends_at
+        """Whether the lease may have ended by the store's clock, as after a pause."""
+        return self.lost or time.monotonic() >= self.ends_at - self.third
 
     def lose(self) -> None:
         self.lost = True

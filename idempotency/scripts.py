@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.core.cache import caches
@@ -19,6 +20,10 @@ Call = tuple[Sequence[Word], Sequence[Word]]
 
 IDLE = 8
 """How many connections a process keeps open; what is needed beyond is closed after its use."""
+
+
+TIMEOUT = 5.0
+"""Seconds to wait for an answer, unless the alias has SOCKET_TIMEOUT and SOCKET_CONNECT_TIMEOUT."""
 
 
 class Script:
@@ -108,11 +113,8 @@ class Server:
 
         connection = self._take()
         if connection is not None:
-            try:
+            with suppress(Disconnected):  # It died since its last use.
                 replies = _ask(connection, message, count)
-            except Disconnected:
-                connection.disconnect()  # It died since its last use.
-            else:
                 if not any(isinstance(reply, ReadOnlyError) for reply in replies):
                     self._put(connection)
                     return replies
@@ -144,7 +146,9 @@ class Server:
         pool = self.client.connection_pool
         # One try in one time-out: it is for the caller to say how long it waits.
         once = {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "retry_on_error": []}
-        connection = pool.connection_class(**{**pool.connection_kwargs, **once})
+        bounded = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+        given = {name: value for name, value in pool.connection_kwargs.items() if value is not None}
+        connection = pool.connection_class(**{**bounded, **given, **once})
         connection.connect()
         return connection
 
@@ -165,13 +169,17 @@ _AWAY = "Redis behind CACHES[{!r}] does not answer; retry a little later."
 def _ask(connection: Any, message: bytes, count: int) -> list[Any]:
     from redis.exceptions import ResponseError
 
-    connection.send_packed_command([message], check_health=False)
     replies: list[Any] = []
-    for _ in range(count):
-        try:
-            replies.append(connection.read_response(disable_decoding=True))
-        except ResponseError as error:
-            replies.append(error)
+    try:
+        connection.send_packed_command([message], check_health=False)
+        for _ in range(count):
+            try:
+                replies.append(connection.read_response(disable_decoding=True))
+            except ResponseError as error:
+                replies.append(error)
+    except BaseException:
+        connection.disconnect()  # What it still had to say would answer the next question.
+        raise
     return replies
 
 

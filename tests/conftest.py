@@ -1,13 +1,17 @@
 """Fixtures that several files of tests need."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import connection, connections
@@ -17,6 +21,7 @@ from django.utils import timezone
 
 from idempotency.models import IdempotencyRecord
 from idempotency.scripts import Server
+from tests import services
 
 KEY = "a-key-that-nobody-guesses"
 
@@ -143,6 +148,59 @@ def empty_redis() -> Iterator[None]:
     yield
     for key in redis_records():
         REDIS.send("DEL", key)
+
+
+class OwnRedis:
+    """A server that a test may stop, pause and fill, known as the cache "own"."""
+
+    def __init__(self, folder: Path, program: Path) -> None:
+        self.folder, self.program = folder, program
+        self.running = ExitStack()
+        self.pid = 0
+
+    def start(self) -> None:
+        self.running.enter_context(services.redis(self.folder, self.program))
+        with redis.Redis(unix_socket_path=self.address) as client:
+            self.pid = client.info("server")["process_id"]
+
+    def stop(self) -> None:
+        self.running.close()
+
+    @property
+    def address(self) -> str:
+        return f"{self.folder}/redis.sock"
+
+    def tell(self, *command: Any) -> Any:
+        with redis.Redis(unix_socket_path=self.address) as client:
+            return client.execute_command(*command)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def own_redis(settings: Any) -> Iterator[OwnRedis]:
+    program = next(services.redis_programs(), None)
+    if program is None:
+        pytest.skip("no Redis is installed")
+    with services.run_folder() as folder:
+        own = OwnRedis(folder, program)
+        settings.CACHES = {
+            "own": {
+                "BACKEND": "django_redis.cache.RedisCache",
+                "LOCATION": f"unix://{own.address}",
+                "OPTIONS": {"SOCKET_TIMEOUT": 0.5, "SOCKET_CONNECT_TIMEOUT": 0.5},
+            },
+            **settings.CACHES,
+        }
+        own.start()
+        yield own
+        own.stop()
 
 
 def end_leases() -> None:

@@ -38,6 +38,8 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
 
 if REDIS_URL:
-    CACHE = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": RUN}
-    NUMBER_15 = {"OPTIONS": {"CONNECTION_POOL_KWARGS": {"db": 15}}}
-    CACHES = {"default": CACHE, "records": CACHE | NUMBER_15}
+    CACHE = {"BACKEND": "django_redis.cache.RedisCache", "KEY_PREFIX": RUN}
+    CACHES = {
+        "default": CACHE | {"LOCATION": REDIS_URL},
+        "records": CACHE | {"LOCATION": f"{REDIS_URL}?db=15"},
+    }

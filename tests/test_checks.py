@@ -1,8 +1,9 @@
 """What is wrong with settings, told in time."""
 
 import pytest
-from django.core.checks import run_checks
+from django.core.checks import Tags, run_checks
 from django.db import connection, connections
+from django_redis.pool import ConnectionFactory
 
 from idempotency import checks, lock_checks
 from idempotency.models import IdempotencyRecord
@@ -12,6 +13,7 @@ from tests.models import Task
 # Django's own checks ask SQLite what it can do.
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
+pools = ConnectionFactory._pools
 OURS = "idempotency.middleware.IdempotencyMiddleware"
 
 
@@ -181,3 +183,102 @@ def test_lease_that_a_celery_task_may_outlive_is_warned_about(settings):
     (found,) = lock_checks.check_leases()
 
     assert "STORES" in found.msg
+
+
+def in_redis(settings, alias="own", **changes):
+    """Keep records in the Redis of the cache *alias*, which differs in *changes* from "own"."""
+    pools.clear()  # They are known by address alone.
+    settings.CACHES = {**settings.CACHES, alias: {**settings.CACHES["own"], **changes}}
+    store = {"BACKEND": "idempotency.stores.redis.RedisStore", "OPTIONS": {"cache": alias}}
+    settings.IDEMPOTENCY_STORES = {"default": store}
+
+
+def asked():
+    """Give what is told if databases may be asked as well."""
+    told = run_checks(tags=[Tags.database], databases=["default"])
+    return {message.id for message in told if message.id.startswith("idempotency.")}
+
+
+def test_redis_of_its_own_has_nothing_wrong(settings, own_redis):
+    in_redis(settings)
+
+    assert found() == asked() == set()
+
+
+@pytest.mark.parametrize(
+    "kind", ["locmem.LocMemCache", "dummy.DummyCache", "filebased.FileBasedCache"]
+)
+def test_cache_that_decides_nothing_between_processes_is_no_place_for_records(
+    settings, own_redis, kind, tmp_path
+):
+    backend = f"django.core.cache.backends.{kind}"
+    in_redis(settings, "own", BACKEND=backend, LOCATION=str(tmp_path), OPTIONS={})
+
+    assert found() == {"idempotency.E030"}
+    assert asked() == set()
+
+
+def test_cache_that_is_not_there_is_told(settings):
+    store = {"BACKEND": "idempotency.stores.redis.RedisStore", "OPTIONS": {"cache": "nowhere"}}
+    settings.IDEMPOTENCY_STORES = {"default": store}
+
+    assert found() == {"idempotency.E030"}
+
+
+def test_database_behind_redis_that_is_not_there_is_told(settings, own_redis):
+    in_redis(settings)
+    options = {"cache": "own", "record": True, "using": "nowhere"}
+    settings.IDEMPOTENCY_STORES["default"]["OPTIONS"] = options
+
+    assert found() == {"idempotency.E003"}
+
+
+@pytest.mark.parametrize("place", ["alias", "project"])
+def test_ignored_errors_of_redis_are_told(settings, own_redis, place):
+    if place == "project":
+        settings.DJANGO_REDIS_IGNORE_EXCEPTIONS = True
+    in_redis(settings, OPTIONS={"IGNORE_EXCEPTIONS": True} if place == "alias" else {})
+
+    assert found() == {"idempotency.W031"}
+
+
+def test_cache_that_may_be_cleared_is_told(settings, own_redis):
+    in_redis(settings, "default")
+
+    assert found() == {"idempotency.W033"}
+
+
+def test_cache_that_shares_its_database_with_another_is_told(settings, own_redis):
+    settings.CACHES = {**settings.CACHES, "pages": settings.CACHES["own"]}
+    in_redis(settings)
+    assert found() == {"idempotency.W033"}
+
+    in_redis(settings, LOCATION=f"{settings.CACHES['own']['LOCATION']}?db=1")
+    assert found() == set()
+
+
+def test_redis_that_throws_records_away_is_told_if_it_may_be_asked(settings, own_redis):
+    in_redis(settings)
+    own_redis.tell("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+
+    assert (found(), asked()) == (set(), {"idempotency.W032"})
+
+
+def test_redis_that_throws_nothing_away_yet_is_fine(settings, own_redis):
+    in_redis(settings)
+    own_redis.tell("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+
+    assert asked() == set()
+
+
+def test_redis_that_is_away_is_told_if_it_may_be_asked(settings, own_redis):
+    in_redis(settings)
+    own_redis.stop()
+
+    assert (found(), asked()) == (set(), {"idempotency.W034"})
+
+
+def test_store_that_cannot_be_made_is_told_once(settings):
+    settings.IDEMPOTENCY_STORES = {"default": {"LEASE": 0}}
+
+    assert asked() == set()

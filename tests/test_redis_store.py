@@ -1,0 +1,577 @@
+"""What the store in Redis does beyond the contract: lost replies, lost records, two places."""
+
+import json
+import re
+import threading
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
+from django.http import HttpResponse, JsonResponse
+from django.test import AsyncClient, TestCase
+from django.test.utils import CaptureQueriesContext
+
+from idempotency import (
+    InvalidBackend,
+    KeyInProgress,
+    OutcomeUnknown,
+    StaleClaim,
+    StoreUnavailable,
+    current_claim,
+    idempotent,
+    idempotent_view,
+    run_once,
+)
+from idempotency.models import IdempotencyRecord
+from idempotency.protocol import arun_once
+from idempotency.stores import get_store
+from idempotency.stores.base import Answer, Bid, Call, Claim
+from tests.conftest import (
+    IN_BOTH,
+    IN_REDIS,
+    KEY,
+    REDIS,
+    end_leases,
+    end_retention,
+    redis_records,
+    run_async,
+)
+from tests.models import Effect
+from tests.test_http import effect, problem
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_redis")]
+
+CALL = Call("user:1", "POST orders:create", "key", "1:fingerprint")
+BOTH = pytest.mark.parametrize("kept", [IN_REDIS, IN_BOTH], ids=["Redis", "Redis and database"])
+
+
+@pytest.fixture
+def in_redis(settings):
+    settings.IDEMPOTENCY_STORES = {"default": IN_REDIS}
+    return get_store()
+
+
+@pytest.fixture
+def in_both(settings):
+    settings.IDEMPOTENCY_STORES = {"default": IN_BOTH}
+    return get_store()
+
+
+@pytest.fixture
+def kept_in(settings, kept):
+    settings.IDEMPOTENCY_STORES = {"default": kept}
+
+
+def claim(store, token=100, **more):
+    return store.claim(CALL, Bid(token, 30.0, retention=60, **more))
+
+
+def place(name="effect", **options):
+    def work():
+        return Effect.objects.create(name=name).pk
+
+    return run_once(work, scope="s", operation="o", key="key", **options)
+
+
+def forget():
+    """Lose all records, as an eviction, a flush or a fail-over does."""
+    for key in redis_records():
+        REDIS.send("DEL", key)
+
+
+def record():
+    (key,) = redis_records()
+    words = REDIS.send("HGETALL", key)
+    if not isinstance(words, dict):
+        words = dict(zip(words[::2], words[1::2], strict=True))
+    return {name.decode(): value.decode(errors="replace") for name, value in words.items()}
+
+
+# What is in Redis.
+
+
+def test_record_is_one_hash_whose_key_has_a_tag_and_the_prefix_of_the_cache(in_redis):
+    claim(in_redis)
+
+    (key,) = redis_records()
+    assert key.decode() == f"idempotency:{{{CALL.id.hex}}}:{REDIS.space}"
+    assert record()["operation"] == "POST orders:create"
+
+
+def test_claim_is_kept_for_a_day_beyond_its_lease(in_redis):
+    claim(in_redis)
+
+    assert 86_400 + 25 < REDIS.send("TTL", redis_records()[0]) <= 86_400 + 30
+
+
+def test_outcome_is_forgotten_when_its_retention_is_over(in_redis):
+    in_redis.settle(claim(in_redis), "completed", Answer(200), 60)
+
+    assert 55 < REDIS.send("TTL", redis_records()[0]) <= 60
+
+
+def test_unknown_outcome_is_kept_until_somebody_decides(in_redis):
+    claim(in_redis)
+    end_leases()
+    in_redis.block(CALL, in_redis.look(CALL))
+
+    assert REDIS.send("TTL", redis_records()[0]) == -1
+
+
+def test_tokens_of_63_bits_are_exact(in_redis):
+    highest = 2**63 - 1
+    claimed = claim(in_redis, highest)
+
+    assert claimed.token == in_redis.look(CALL).token == highest
+    with pytest.raises(StaleClaim):
+        in_redis.settle(Claim(CALL, highest - 1, 1, 30.0), "completed", Answer(), 60)
+
+
+# Lost replies: what had been sent on a connection that died is sent once more.
+
+
+def sent_twice(monkeypatch, store):
+    """Let each script of *store* be executed twice, as if the first reply had been lost."""
+    exchange = store.server._exchange
+
+    def twice(message, count):
+        exchange(message, count)
+        return exchange(message, count)
+
+    monkeypatch.setattr(store.server, "_exchange", twice)
+
+
+@BOTH
+def test_repeated_steps_are_known_by_their_mark(kept_in, monkeypatch):
+    store = get_store()
+    sent_twice(monkeypatch, store)
+
+    claimed = claim(store)
+    assert claimed == Claim(CALL, 100, 1, 30.0)
+    assert store.renew([claimed]) == []
+    store.settle(claimed, "released", Answer(), 60)
+    again = claim(store, 200)
+    assert (again.token, again.attempt) == (200, 2)
+    end_leases()
+    assert store.block(CALL, store.look(CALL))
+
+
+@BOTH
+def test_repeated_completion_is_one(kept_in, monkeypatch):
+    sent_twice(monkeypatch, get_store())
+
+    assert (place().replayed, place().replayed) == (False, True)
+    assert Effect.objects.count() == 1
+
+
+# Lost records.
+
+
+def test_claim_that_redis_lost_is_completed_even_so(in_redis):
+    claimed = claim(in_redis)
+    forget()
+
+    in_redis.settle(claimed, "completed", Answer(201, [], b"x"), 60)
+
+    assert in_redis.look(CALL).answer == Answer(201, [], b"x")
+
+
+def test_claim_that_redis_lost_is_renewed_even_so(in_redis):
+    claimed = claim(in_redis)
+    forget()
+
+    assert in_redis.renew([claimed]) == []
+    assert in_redis.look(CALL).is_held_by(100)
+    assert in_redis.look(CALL).fingerprint == CALL.fingerprint
+    assert REDIS.send("TTL", redis_records()[0]) > 86_400
+
+
+def test_claim_that_redis_lost_needs_no_release(in_redis):
+    claimed = claim(in_redis)
+    forget()
+
+    in_redis.settle(claimed, "released", Answer(), 60)
+
+    assert redis_records() == []
+
+
+def test_claim_that_redis_lost_and_gave_again_is_stale(in_redis):
+    claimed = claim(in_redis)
+    forget()
+    claim(in_redis, 200)
+
+    assert in_redis.renew([claimed]) == [claimed]
+    with pytest.raises(StaleClaim):
+        in_redis.settle(claimed, "completed", Answer(), 60)
+
+
+# The database behind it.
+
+
+def test_outcome_is_in_the_database_as_well(in_both):
+    assert place().replayed is False
+
+    kept = IdempotencyRecord.objects.get()
+    assert (kept.state, kept.attempts, kept.key) == ("completed", 1, "key")
+    assert record()["state"] == "completed"
+
+
+def test_outcome_that_redis_lost_is_replayed_and_written_there_again(in_both):
+    first = place()
+    forget()
+
+    again = place()
+
+    assert (again.result, again.replayed) == (first.result, True)
+    assert record()["state"] == "completed"
+    assert record()["token"] == f"{IdempotencyRecord.objects.get().token:019}"
+    assert Effect.objects.count() == 1
+
+
+def test_outcome_that_redis_lost_is_not_given_to_another_input(in_both):
+    place(fingerprint="1:a")
+    forget()
+
+    assert problem_of(lambda: place(fingerprint="1:b")) == "KeyReused"
+
+
+def problem_of(call):
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__
+
+
+def test_outcome_whose_retention_is_over_in_both_places_is_made_anew(in_both):
+    place(retention=60)
+    end_retention()
+
+    assert place("second").replayed is False
+    assert IdempotencyRecord.objects.count() == 1
+    assert Effect.objects.count() == 2
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="no other writer while one works")
+def test_twin_that_redis_let_in_by_mistake_is_rolled_back(in_both):
+    def work():
+        Effect.objects.create(name="late")
+        forget()
+        twin = threading.Thread(target=lambda: (place("first"), connections.close_all()))
+        twin.start()
+        twin.join()
+        return "late"
+
+    with pytest.raises(StaleClaim):
+        run_once(work, scope="s", operation="o", key="key")
+
+    assert [each.name for each in Effect.objects.all()] == ["first"]
+    assert place().replayed is True
+
+
+def test_worker_that_died_between_commit_and_redis_is_replayed(in_both, monkeypatch):
+    monkeypatch.setattr(in_both, "_end", lambda end: None)
+    first = place()
+    monkeypatch.undo()
+    with pytest.raises(KeyInProgress):
+        place()
+    end_leases()
+
+    again = place()
+
+    assert (again.result, again.replayed) == (first.result, True)
+
+
+@pytest.mark.parametrize("on_crash", ["retry", "block"])
+def test_crash_after_the_commit_is_no_unknown_outcome(in_both, monkeypatch, on_crash):
+    monkeypatch.setattr(in_both, "_end", lambda end: None)
+    first = place(on_crash=on_crash)
+    monkeypatch.undo()
+    end_leases()
+
+    assert place(on_crash=on_crash).result == first.result
+
+
+def test_crash_before_the_commit_is_an_unknown_outcome_if_so_asked(in_both):
+    claimed = in_both.claim(Call("s", "o", "key"), Bid(1, 30.0, 60))
+    end_leases()
+    assert isinstance(claimed, Claim)
+
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            place(on_crash="block")
+
+
+def test_redis_that_is_away_after_the_commit_does_not_hide_the_result(in_both, monkeypatch, caplog):
+    def away(end):
+        raise StoreUnavailable
+
+    monkeypatch.setattr(in_both, "_end", away)
+    first = place()
+    monkeypatch.undo()
+
+    assert first.replayed is False
+    assert "Redis does not know it" in caplog.text
+    end_leases()
+    assert place().result == first.result
+
+
+def test_database_that_is_away_refuses_and_frees_the_key(in_both, monkeypatch):
+    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+    in_both.completions._dialects.clear()
+    with pytest.raises(StoreUnavailable):
+        place()
+    monkeypatch.undo()
+    in_both.completions._dialects.clear()
+
+    assert record()["state"] == "released"
+    assert place().replayed is False
+
+
+def test_record_of_a_store_in_the_database_stands_in_the_way_as_there(settings, in_both):
+    settings.IDEMPOTENCY_STORES = {"default": IN_BOTH, "old": {}}
+    get_store("old").claim(Call("s", "o", "key"), Bid(7, 30.0, 60))
+
+    with pytest.raises(KeyInProgress):
+        place()
+    end_leases()
+
+    assert place().replayed is False
+    assert IdempotencyRecord.objects.get().state == "completed"
+
+
+def test_failure_of_the_work_rolls_back_and_releases(in_both):
+    def fail():
+        Effect.objects.create(name="undone")
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011 - its own.
+        run_once(fail, scope="s", operation="o", key="key")
+
+    assert not Effect.objects.exists()
+    assert not IdempotencyRecord.objects.exists()
+    assert record()["state"] == "released"
+    assert place().replayed is False
+
+
+def test_commit_that_fails_releases(in_both):
+    def work():
+        def refuse():
+            del connection.commit
+            raise OperationalError("no")
+
+        connection.commit = refuse
+
+    with pytest.raises(OperationalError):
+        run_once(work, scope="s", operation="o", key="key")
+
+    assert record()["state"] == "released"
+
+
+@pytest.mark.parametrize("on_error", ["store", "block"])
+def test_error_may_be_kept_in_both_places(in_both, on_error):
+    def fail():
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        run_once(fail, scope="s", operation="o", key="key", on_error=on_error)
+    if on_error == "store":
+        forget()
+
+    expected = {"store": "ReplayUnavailable", "block": "OutcomeUnknown"}[on_error]
+    assert problem_of(lambda: place(on_error=on_error)) == expected
+
+
+def test_asynchronous_work_is_recorded_after_its_effects(in_both):
+    async def work():
+        return (await Effect.objects.acreate(name="async")).pk
+
+    async def place_twice():
+        first = await arun_once(work, scope="s", operation="o", key="key")
+        await sync_to_async(forget)()
+        return first, await arun_once(work, scope="s", operation="o", key="key")
+
+    first, again = run_async(place_twice())
+
+    assert (first.result, again.result, again.replayed) == (again.result, first.result, True)
+
+
+# Transactions around it.
+
+
+@BOTH
+def test_open_transaction_is_refused(kept_in):
+    with (
+        transaction.atomic(),
+        pytest.raises(transaction.TransactionManagementError, match="may still roll back"),
+    ):
+        place()
+
+    assert redis_records() == []
+
+
+@pytest.mark.django_db
+@BOTH
+def test_transaction_of_a_test_case_is_none(kept_in):
+    class Case(TestCase):
+        def test(self):
+            assert [place().replayed, place().replayed] == [False, True]
+
+    result = Case("test").run()
+
+    assert [*result.errors, *result.failures] == []
+
+
+@BOTH
+def test_mode_atomic_is_refused(kept_in):
+    with pytest.raises(InvalidBackend, match="needs a store in the database"):
+        place(mode="atomic")
+
+
+# Views.
+
+
+@BOTH
+@pytest.mark.parametrize("requests", ["plain", "atomic"])
+def test_view_takes_effect_once(request, kept_in, served, requests):
+    if requests == "atomic":
+        request.getfixturevalue("atomic_requests")
+    send = served(idempotent_view(effect))
+
+    first, again = send(), send()
+
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again["Idempotent-Replayed"] == "true"
+    assert first.content == again.content
+    assert problem(send(body=b'{"a": 2}')) == "key-reused"
+    assert Effect.objects.count() == 1
+
+
+@BOTH
+def test_asynchronous_view_takes_effect_once(kept_in, served):
+    @idempotent_view
+    async def view(request):
+        made = await Effect.objects.acreate(name="async")
+        return JsonResponse({"effect": made.pk})
+
+    served(view)
+
+    async def post():
+        client = AsyncClient()
+        more = {"content_type": "application/json", "headers": {"Idempotency-Key": KEY}}
+        return [await client.post("/served/", b"{}", **more) for _ in range(2)]
+
+    first, again = run_async(post())
+
+    assert first.content == again.content
+    assert again["Idempotent-Replayed"] == "true"
+
+
+@BOTH
+def test_function_takes_effect_once(kept_in):
+    @idempotent(key=lambda number: f"message-{number}")
+    def consume(number):
+        return Effect.objects.create(name=str(number)).pk
+
+    assert consume(1) == consume(1)
+    assert Effect.objects.count() == 1
+
+
+@BOTH
+def test_effect_that_was_rolled_back_is_never_replayed(kept_in, served, atomic_requests):
+    @idempotent_view
+    def view(request):
+        effect(request)
+        transaction.set_rollback(True)
+        return HttpResponse("done")
+
+    send = served(view)
+
+    assert [send().content, "Idempotent-Replayed" in send()] == [b"done", False]
+    assert not Effect.objects.exists()
+
+
+@BOTH
+def test_broken_transaction_is_never_replayed(kept_in, served, atomic_requests):
+    @idempotent_view
+    def view(request):
+        effect(request)
+        try:
+            with connection.cursor() as cursor, transaction.atomic(savepoint=False):
+                cursor.execute("SELECT * FROM no_such_table")
+        except DatabaseError:
+            return HttpResponse("done")
+
+    send = served(view)
+
+    assert "Idempotent-Replayed" not in send()
+    assert "Idempotent-Replayed" not in send()
+    assert not Effect.objects.exists()
+
+
+@BOTH
+@pytest.mark.parametrize("is_taken_over", [True, False])
+def test_view_that_outlived_its_lease_commits_only_if_nobody_took_over(
+    kept_in, served, atomic_requests, is_taken_over
+):
+    def view(request):
+        holding = current_claim()._holding
+        holding.ends_at = 0  # As after a pause of the process.
+        if is_taken_over:
+            end_leases()
+            get_store().claim(current_claim()._claim.call, Bid(2**62, 30.0, 60))
+        return effect(request)
+
+    response = served(idempotent_view(view))()
+
+    assert response.status_code == (500 if is_taken_over else 201)
+    assert Effect.objects.count() == (not is_taken_over)
+
+
+@BOTH
+def test_unprotected_run_has_the_transaction_of_its_request(
+    kept_in, served, atomic_requests, own_redis, settings
+):
+    options = {**get_store().options, "cache": "own"}
+    settings.IDEMPOTENCY_STORES = {"default": IN_REDIS | {"OPTIONS": options}}
+    own_redis.stop()
+
+    @idempotent_view(on_store_error="run")
+    def view(request):
+        return JsonResponse({"is_atomic": connection.in_atomic_block})
+
+    assert json.loads(served(view)().content) == {"is_atomic": True}
+    own_redis.start()
+
+
+# What it costs.
+
+
+def steps(call):
+    """Give the scripts that *call* sends, and its statements besides BEGIN and COMMIT."""
+    before = scripts_run()
+    with CaptureQueriesContext(connection) as queries:
+        call()
+    sent = [each["sql"] for each in queries if not each["sql"].startswith(("BEGIN", "COMMIT"))]
+    return scripts_run() - before, len(sent)
+
+
+def scripts_run():
+    stats = REDIS.send("INFO", "commandstats").decode()
+    return int(re.search("cmdstat_evalsha:calls=([0-9]+)", stats)[1])
+
+
+def test_first_call_costs_two_round_trips_and_a_replay_one(in_redis):
+    place()
+    forget()
+
+    assert steps(place) == (2, 1)
+    assert steps(place) == (1, 0)
+
+
+def test_database_behind_it_adds_a_look_and_an_insert(in_both):
+    place()
+    forget()
+    IdempotencyRecord.objects.all().delete()
+
+    assert steps(place) == (2, 3)
+    assert steps(place) == (1, 0)
