@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Contender:
     make_key: Callable[[], uuid.UUID] = uuid.uuid4
     application: Callable[..., Any] = handler
     is_ours: bool = False
+    is_in_redis: bool = False
     is_counted: bool = True  # Whether all its statements go through Django.
     replays: bool = True
     before_replays: Callable[[], None] = lambda: None
@@ -63,6 +65,17 @@ OURS = [
         before_replays=forget,
     ),
 ]
+
+
+def in_redis() -> list[Contender]:
+    """Give the stores in Redis, if there is one."""
+    if not os.environ.get("REDIS_URL"):
+        return []
+    ours = {"is_ours": True, "is_in_redis": True}
+    return [
+        Contender("ours in Redis", "ours-redis", views.ours_in_redis, **ours),
+        Contender("ours in Redis, recorded", "ours-recorded", views.ours_in_both, **ours),
+    ]
 
 
 def others() -> tuple[list[Contender], list[str]]:

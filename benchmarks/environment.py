@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import django
 
 from tests.services import (
     NotStarted,
+    find_redis,
     give,
     is_postgres_ready,
     postgres_folders,
@@ -33,8 +34,9 @@ def prepared(database: str = "postgresql") -> Iterator[None]:
 
     It is on the server that `DATABASE_URL` names, else on a new one of the kind *database*.
     """
-    with run_folder() as folder, url_of(database, folder) as url:
+    with run_folder() as folder, url_of(database, folder) as url, ExitStack() as servers:
         os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+        os.environ |= {"REDIS_URL": find_redis(folder, servers).url}
         django.setup()
         from django.db import connection
 

@@ -43,6 +43,18 @@ CACHES = {
         "OPTIONS": {"MAX_ENTRIES": 10_000_000},
     },
 }
+if os.environ.get("REDIS_URL"):
+    CACHES["records"] = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": os.environ["REDIS_URL"],
+        "KEY_PREFIX": f"benchmark-{os.getpid()}",
+    }
+IN_REDIS = {"BACKEND": "idempotency.stores.redis.RedisStore", "OPTIONS": {"cache": "records"}}
+IDEMPOTENCY_STORES = {
+    "default": {},
+    "redis": IN_REDIS,
+    "both": IN_REDIS | {"OPTIONS": {"cache": "records", "record": True}},
+}
 IDEMPOTENCY_KEY = {
     "CONFLICT_STATUS_CODE": None,
     "STORAGE": {"CLASS": "idempotency_key.storage.CacheKeyStorage", "CACHE_NAME": "database"},

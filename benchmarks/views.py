@@ -17,3 +17,6 @@ def bare(request: HttpRequest) -> HttpResponse:
 
 
 ours = idempotent_view(bare)
+
+ours_in_redis = idempotent_view(store="redis")(bare)
+ours_in_both = idempotent_view(store="both")(bare)
