@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import Generic, TypeVar
 
+from .belated import belated
 from .codecs import Codec, Verdict
 from .exceptions import StaleClaim, StoreUnavailable
 from .policy import Policy
@@ -59,6 +61,9 @@ class Settling(Generic[Result]):
                 if isinstance(error, StaleClaim):
                     raise
         logger.error("%s could not be settled.", claim.call.operation, exc_info=failure)
+        if claim.lease is not None:
+            again = partial(self.settle, claim, verdict, answer)
+            belated(self.store).add(claim, claim.lease, again)
         return None
 
     def settle_error(self, claim: Claim, error: BaseException) -> None:

@@ -25,6 +25,7 @@ LAYERS = [
     {"transitions", "forms"},
     {"stores", "locks"},
     {"policy", "codecs"},
+    {"belated"},
     {"claims", "claiming", "settling", "patience"},
     {"protocol"},
     {"http"},

@@ -53,6 +53,7 @@ from idempotency.http.problems import PROBLEMS, TYPE, problem_response
 from idempotency.http.responses import FREEING
 from idempotency.models import IdempotencyRecord
 from orders.models import Order, Product
+from tests.conftest import IN_REDIS, redis_records
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -287,7 +288,8 @@ def world() -> Iterator[dict[str, Any]]:
     bank.charge = lambda amount, *, idempotency_key: (
         bank.charges.append(idempotency_key) or len(bank.charges)
     )
-    with isolate_apps("tests"), registry_of_the_admin():
+    stores = override_settings(IDEMPOTENCY_STORES={"default": {}, "redis": IN_REDIS})
+    with isolate_apps("tests"), registry_of_the_admin(), stores:
         yield {
             "__name__": "tests.examples",
             "order": order,
@@ -369,6 +371,7 @@ on_databases = pytest.mark.django_db(transaction=True, databases=["default", "ot
 
 
 @on_databases
+@pytest.mark.usefixtures("empty_redis")
 def test_all_python_runs() -> None:
     for page in PAGES:
         if page.name != "tutorial.md":
@@ -607,6 +610,21 @@ def test_a_twins_message_goes_back_to_the_queue() -> None:
         page["consume"]({"id": "1"}, queue)
 
         assert calls == [{"id": "1", "order": page["order"].pk, "amount": 1}, 3]
+
+
+@on_databases
+@pytest.mark.usefixtures("empty_redis")
+def test_records_in_redis_are_as_their_page_says() -> None:
+    with examples("docs/howto/keep-records-in-redis.md") as page:
+        assert page["order"].payments.count() == 1
+        page["run_once"](page["pay"], scope="shop", operation="pay", key="order-1", store="redis")
+        assert page["order"].payments.count() == 1
+
+        first, second = post(page["charge"]), post(page["charge"])
+
+        assert first.content == second.content
+        assert len(page["bank"].charges) == 1
+        assert len(redis_records()) == 2
 
 
 @on_databases
@@ -944,7 +962,12 @@ def known_names() -> set[str]:
     others |= {"LockLease", "FencedModel"}
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
-    django_names |= {"TransactionManagementError", "DatabaseStore", "TransactionTestCase"}
+    django_names |= {
+        "TransactionManagementError",
+        "DatabaseStore",
+        "RedisStore",
+        "TransactionTestCase",
+    }
     django_names |= {"ModelForm", "ModelAdmin", "ValidationError", "DatabaseError"}
     django_names |= {"IntegrityError", "DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

@@ -334,6 +334,20 @@ def test_redis_that_hangs_at_the_end_of_a_view_does_not_hide_its_answer(kept, ow
     assert caplog.records
 
 
+@BOTH
+@one_writer
+def test_end_of_a_call_is_told_to_a_redis_that_comes_back(kept, own):
+    first = place(work=own.stop, lease=2.0)
+    own.start()
+    deadline = time.monotonic() + 20
+    while kept is IN_REDIS and not own.tell("KEYS", "idempotency:*"):
+        assert time.monotonic() < deadline  # The database knows it at once.
+
+    again = place()
+
+    assert (again.result, again.replayed, effects_of()) == (first.result, True, 1)
+
+
 def fill(own, key):
     """Write until Redis has thrown *key* away."""
     for number in range(100_000):
