@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ..exceptions import StaleClaim
-from .base import Answer, Bid, Claim
+from .base import Answer, Bid, Call, Claim, Seen
 from .database import DatabaseStore
 from .reaching import reach
 from .sql import Fragment
+
+_IDENTITY = {"id", "scope", "operation", "key"}
 
 
 class Completions(DatabaseStore):
@@ -34,9 +36,16 @@ class Completions(DatabaseStore):
             seen = found.seen
             if seen is None or not seen.may_be_claimed(claim.call.fingerprint):
                 raise StaleClaim
-            del row["id"]
-            if not self.dialect.update(cursor, row, self._as_seen(claim.call, seen)):
+            changes = {column: row[column] for column in row if column not in _IDENTITY}
+            if not self.dialect.update(cursor, changes, self._as_seen(claim.call, seen)):
                 raise StaleClaim
+
+    def look(self, call: Call) -> Seen | None:
+        def step() -> Seen | None:
+            with self.connection.cursor() as cursor:
+                return self.dialect.look_at_committed(cursor, self._stored_id(call))
+
+        return reach(self.connection, step)
 
     def has(self, claim: Claim) -> bool:
         """Whether *claim* is the one that was recorded as completed."""

@@ -11,6 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from ..clocks import Fragment, MySQLClock, PostgreSQLClock, SQLiteClock, clock_of
+from .base import Seen
 from .sql import Dialect, Found, seen_from
 
 
@@ -69,6 +70,15 @@ class MySQL(MySQLClock, Dialect):
             if error.args[0] not in self.busy:
                 raise
             return Found(made=False)
+
+    def look_at_committed(self, cursor: Any, record: Any) -> Seen | None:
+        # Under READ UNCOMMITTED, a plain read would show what may yet be rolled back.
+        try:
+            return self.look(cursor, record, locking=self.share_nowait)
+        except OperationalError as error:
+            if error.args[0] not in self.busy:
+                raise
+            return None
 
     def _ask(self, cursor: Any, row: dict[str, Fragment]) -> Found | None:
         (_, [record]) = row["id"]

@@ -54,6 +54,10 @@ class Dialect(Clock):
         row = cursor.fetchone()
         return None if row is None else seen_from(row)
 
+    def look_at_committed(self, cursor: Any, record: Any) -> Seen | None:
+        """Give the record as its last commit left it, or None if that cannot be seen now."""
+        return self.look(cursor, record)
+
     def insert(self, row: dict[str, Fragment]) -> Fragment:
         columns = ", ".join(self.connection.ops.quote_name(column) for column in row)
         values = ", ".join(sql for sql, _ in row.values())

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test import Client
 from django.urls import path
 
@@ -24,7 +24,7 @@ from idempotency.testing.children import Child, Failure
 from idempotency.testing.moments import visited
 from tests.conftest import IN_BOTH, IN_REDIS, REDIS, elsewhere, end_leases, redis_records
 from tests.models import Effect
-from tests.races.test_guarantees import key_of
+from tests.races.test_guarantees import LEVELS, isolate, key_of
 from tests.test_http import effect
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_redis")]
@@ -92,14 +92,17 @@ def test_8_processes_with_8_duplicates_of_40_keys_make_40_effects(kept):
     assert {effects_of(number) for number in range(40)} == {1}
 
 
-def test_twins_that_redis_lets_in_again_and_again_make_one_effect_each():
+@pytest.mark.parametrize("level", [None, *LEVELS[connection.vendor]])
+def test_twins_that_redis_lets_in_again_and_again_make_one_effect_each(level):
     def client(process):
+        if level is not None:
+            isolate(level)
         for number in range(40):
             if process == 0:
                 forget()
             try:
                 place(number)
-            except (KeyInProgress, StaleClaim, StoreUnavailable):
+            except (KeyInProgress, StaleClaim, StoreUnavailable, OperationalError):
                 continue
 
     finishes = race(client, processes=6)
