@@ -509,6 +509,22 @@ def test_broken_transaction_is_never_replayed(kept_in, served, atomic_requests):
 
 
 @BOTH
+def test_callback_that_fails_after_the_commit_undoes_nothing(
+    kept_in, served, atomic_requests, caplog
+):
+    @idempotent_view
+    def view(request):
+        transaction.on_commit(lambda: 1 / 0)
+        return effect(request)
+
+    send = served(view)
+    send()
+
+    assert send()["Idempotent-Replayed"] == "true"
+    assert Effect.objects.count() == 1
+
+
+@BOTH
 @pytest.mark.parametrize("is_taken_over", [True, False])
 def test_view_that_outlived_its_lease_commits_only_if_nobody_took_over(
     kept_in, served, atomic_requests, is_taken_over

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -23,6 +25,7 @@ from .problems import problem_response
 from .requests import Scope, fingerprint_of, key_of, operation_of, scope_of
 from .responses import Final, ResponseCodec
 
+logger = logging.getLogger("idempotency")
 Respond = Callable[[], HttpResponseBase]
 ARespond = Callable[[], Awaitable[HttpResponseBase]]
 
@@ -138,24 +141,44 @@ class Endpoint:
         self, request: HttpRequest, codec: ResponseCodec, respond: Respond, run: Run[Any]
     ) -> HttpResponseBase:
         aliases = self._atomic_requests(but=run.store.using if run.has_started else None)
-        with ExitStack() as stack:
-            for alias in aliases:
-                stack.enter_context(transaction.atomic(using=alias))
-            try:
-                response = codec.prepare(respond())
-            except Exception as error:
-                if self.policy.on_error != "store":
-                    raise
-                codec.has_failed = True
-                response = response_for_exception(request, error)
-            if codec.judge(response) is Verdict.FAIL:
+        committed: set[str] = set()
+        try:
+            with ExitStack() as stack:
                 for alias in aliases:
-                    transaction.set_rollback(True, using=alias)
-            elif any(transaction.get_rollback(using=alias) for alias in aliases):
-                codec.has_failed = True
-            elif run.has_started and (claim := current_claim()):
-                claim.assert_held()
-            return response
+                    stack.enter_context(transaction.atomic(using=alias))
+                    transaction.on_commit(partial(committed.add, alias), using=alias)
+                response = self._response(request, codec, respond)
+                self._confirm(codec, response, aliases, run)
+        except Exception:
+            # What a callback of `on_commit` raises comes too late to undo anything.
+            if not aliases or committed != set(aliases):
+                raise
+            logger.exception("A callback after the commit of %s failed.", run.call.operation)
+        return response
+
+    def _response(
+        self, request: HttpRequest, codec: ResponseCodec, respond: Respond
+    ) -> HttpResponseBase:
+        try:
+            return codec.prepare(respond())
+        except Exception as error:
+            if self.policy.on_error != "store":
+                raise
+            codec.has_failed = True
+            return response_for_exception(request, error)
+
+    def _confirm(
+        self, codec: ResponseCodec, response: HttpResponseBase, aliases: list[str], run: Run[Any]
+    ) -> None:
+        """Let the open transactions be committed only for an outcome that will be kept."""
+        claim = current_claim() if run.has_started else None
+        if codec.judge(response) is Verdict.FAIL:
+            for alias in aliases:
+                transaction.set_rollback(True, using=alias)
+        elif any(transaction.get_rollback(using=alias) for alias in aliases):
+            codec.has_failed = True
+        elif claim is not None:
+            claim.assert_held()
 
     async def _arespond(
         self, request: HttpRequest, codec: ResponseCodec, respond: ARespond
