@@ -33,10 +33,10 @@ class Belated:
         """Settle *claims*; give them all, as there is nothing left to renew."""
         for claim in claims:
             settle = self._ends.get(claim)
-            if settle is not None:
+            if settle is not None:  # Otherwise it was settled before the one that failed.
                 with suppress(StaleClaim):
                     settle()
-                self._ends.pop(claim, None)
+                del self._ends[claim]
         return claims
 
 

@@ -249,7 +249,8 @@ def test_cache_that_may_be_cleared_is_told(settings, own_redis):
 
 
 def test_cache_that_shares_its_database_with_another_is_told(settings, own_redis):
-    settings.CACHES = {**settings.CACHES, "pages": settings.CACHES["own"]}
+    local = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    settings.CACHES = {"local": local, **settings.CACHES, "pages": settings.CACHES["own"]}
     in_redis(settings)
     assert found() == {"idempotency.W033"}
 

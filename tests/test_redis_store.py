@@ -327,6 +327,19 @@ def test_database_that_is_away_refuses_and_frees_the_key(in_both, monkeypatch):
     assert place().replayed is False
 
 
+def test_unknown_outcome_is_not_told_while_the_database_is_away(in_both, monkeypatch):
+    in_both.settle(in_both.claim(Call("s", "o", "key"), Bid(1, 30, 60)), "unknown", Answer(), 60)
+    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+    in_both.completions._dialects.clear()
+    with pytest.raises(StoreUnavailable):
+        place()
+    monkeypatch.undo()
+    in_both.completions._dialects.clear()
+
+    with pytest.raises(OutcomeUnknown):
+        place()
+
+
 def test_record_of_a_store_in_the_database_stands_in_the_way_as_there(settings, in_both):
     settings.IDEMPOTENCY_STORES = {"default": IN_BOTH, "old": {}}
     get_store("old").claim(Call("s", "o", "key"), Bid(7, 30.0, 60))
@@ -395,6 +408,17 @@ def test_asynchronous_work_is_recorded_after_its_effects(in_both):
     assert (first.result, again.result, again.replayed) == (again.result, first.result, True)
 
 
+def test_completion_without_a_transaction_is_refused_if_another_was_first(settings, in_both):
+    settings.IDEMPOTENCY_STORES = {"default": IN_BOTH, "old": {}}
+    mine, old = claim(in_both), get_store("old")
+    old.settle(claim(old, 7), "completed", Answer(200), 60)
+
+    with pytest.raises(StaleClaim):
+        in_both.settle(mine, "completed", Answer(201), 60)
+
+    assert in_both.look(CALL).answer == Answer(200)
+
+
 # Transactions around it.
 
 
@@ -444,6 +468,19 @@ def test_view_takes_effect_once(request, kept_in, served, requests):
     assert first.content == again.content
     assert problem(send(body=b'{"a": 2}')) == "key-reused"
     assert Effect.objects.count() == 1
+
+
+@BOTH
+def test_answer_that_frees_the_key_keeps_its_effects(kept_in, served):
+    @idempotent_view
+    def view(request):
+        effect(request)
+        return HttpResponse(status=409)
+
+    send = served(view)
+
+    assert [send().status_code, send().status_code] == [409, 409]
+    assert Effect.objects.count() == 2
 
 
 @BOTH

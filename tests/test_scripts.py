@@ -1,5 +1,6 @@
 """One round trip for each script, whatever the alias does to values and errors."""
 
+import sys
 import threading
 import time
 
@@ -105,6 +106,13 @@ def test_alias_that_is_no_redis_of_django_redis_is_refused(settings, alias):
 
     with pytest.raises(InvalidBackend, match=f"{alias}'\\] is not a cache of django-redis"):
         Server(alias).send("PING")
+
+
+def test_package_that_is_missing_is_told(monkeypatch, server):
+    monkeypatch.setitem(sys.modules, "django_redis", None)
+
+    with pytest.raises(InvalidBackend, match="pip install"):
+        server.send("PING")
 
 
 def test_connection_that_was_killed_is_replaced_at_once(server, own_redis):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..exceptions import StaleClaim
 from .base import Answer, Bid, Call, Claim, Seen
 from .database import DatabaseStore
@@ -31,14 +33,17 @@ class Completions(DatabaseStore):
     def _add(self, claim: Claim, row: dict[str, Fragment]) -> None:
         with self.connection.cursor() as cursor:
             found = self.dialect.claim(cursor, row)
-            if found.made:
-                return
-            seen = found.seen
-            if seen is None or not seen.may_be_claimed(claim.call.fingerprint):
+            if not (found.made or self._replace(cursor, claim.call, row, found.seen)):
                 raise StaleClaim
-            changes = {column: row[column] for column in row if column not in _IDENTITY}
-            if not self.dialect.update(cursor, changes, self._as_seen(claim.call, seen)):
-                raise StaleClaim
+
+    def _replace(
+        self, cursor: Any, call: Call, row: dict[str, Fragment], seen: Seen | None
+    ) -> bool:
+        """Write *row* over one that anyone may claim; tell if it was."""
+        if seen is None or not seen.may_be_claimed(call.fingerprint):
+            return False
+        changes = {column: row[column] for column in row if column not in _IDENTITY}
+        return self.dialect.update(cursor, changes, self._as_seen(call, seen)) == 1
 
     def look(self, call: Call) -> Seen | None:
         def step() -> Seen | None:

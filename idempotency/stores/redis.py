@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from django.core.cache import DEFAULT_CACHE_ALIAS
@@ -202,7 +202,7 @@ class RedisStore(BaseStore):
 
     def transaction(self) -> AbstractContextManager[object]:
         if self.using is None:
-            return nullcontext()
+            return super().transaction()
         return Recorded(self.using, self._open, self.finish, self.abandon)
 
     def roll_back(self) -> None:
@@ -210,9 +210,10 @@ class RedisStore(BaseStore):
             transaction.set_rollback(True, using=self.using)
 
     def is_rolling_back(self) -> bool:
-        if self.using is None or not connections[self.using].in_atomic_block:
-            return False
-        return transaction.get_rollback(using=self.using)
+        if self.using is None:
+            return super().is_rolling_back()
+        is_open = connections[self.using].in_atomic_block
+        return is_open and transaction.get_rollback(using=self.using)
 
     def check(self) -> list[CheckMessage]:
         found = check_server(self.server, f"IDEMPOTENCY_STORES[{self.alias!r}]")
