@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -11,7 +12,7 @@ from .belated import belated
 from .codecs import Codec, Verdict
 from .exceptions import StaleClaim, StoreUnavailable
 from .policy import Policy
-from .stores.base import Answer, BaseStore, Claim, State
+from .stores.base import Answer, BaseStore, Claim, State, Unconfirmed
 
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
@@ -76,7 +77,11 @@ class Settling(Generic[Result]):
 
     def release(self, claim: Claim, error: BaseException) -> None:
         """Free the key of *claim*, whose effects *error* undid after its work was done."""
-        if not isinstance(error, StaleClaim):
+        is_crash = isinstance(error, Unconfirmed) and not self.store.undoes_effects
+        if is_crash and self.policy.on_crash == "block":
+            with suppress(StoreUnavailable, StaleClaim):  # It is found out when the lease is over.
+                self.store.settle(claim, "unknown", Answer(), self.retention)
+        elif not isinstance(error, StaleClaim):
             self._settle_undone(claim, Verdict.FREE, Answer())
 
     def _settle_undone(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:

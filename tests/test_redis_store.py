@@ -37,6 +37,7 @@ from tests.conftest import (
     run_async,
 )
 from tests.models import Effect
+from tests.races.test_connections import unconfirmed_commit
 from tests.test_http import effect, problem
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_redis")]
@@ -559,6 +560,31 @@ def test_callback_that_fails_after_the_commit_undoes_nothing(
 
     assert send()["Idempotent-Replayed"] == "true"
     assert Effect.objects.count() == 1
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="a file has no connection to lose")
+@pytest.mark.parametrize(
+    ("kept", "on_crash", "told", "effects"),
+    [
+        (IN_REDIS, "retry", [503, 201], 2),  # At least once.
+        (IN_REDIS, "block", [503, 409], 1),  # At most once.
+        (IN_BOTH, "retry", [201, 409], 1),
+    ],
+)
+def test_commit_that_nobody_confirms_is_as_its_page_says(
+    kept_in, served, atomic_requests, on_crash, told, effects
+):
+    send = served(idempotent_view(on_crash=on_crash)(effect))
+
+    with unconfirmed_commit(committed=True):
+        first = send()
+    again = send()
+
+    assert [first.status_code, again.status_code] == told
+    assert Effect.objects.count() == effects
+    end_leases()
+    if effects == 1 and on_crash == "retry":
+        assert send()["Idempotent-Replayed"] == "true"
 
 
 @BOTH

@@ -21,6 +21,7 @@ from ..fingerprints import check_pointer, fingerprint
 from ..policy import Policy
 from ..protocol import Run, make_call
 from ..stores.base import Call
+from ..stores.reaching import Transaction
 from .problems import problem_response
 from .requests import Scope, fingerprint_of, key_of, operation_of, scope_of
 from .responses import Final, ResponseCodec
@@ -145,7 +146,7 @@ class Endpoint:
         try:
             with ExitStack() as stack:
                 for alias in aliases:
-                    stack.enter_context(transaction.atomic(using=alias))
+                    stack.enter_context(Transaction(alias))
                     transaction.on_commit(partial(committed.add, alias), using=alias)
                 response = self._response(request, codec, respond)
                 self._confirm(codec, response, aliases, run)
