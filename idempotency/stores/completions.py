@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..clocks import Fragment
 from ..exceptions import StaleClaim
 from .base import Answer, Bid, Call, Claim, Seen
 from .database import DatabaseStore
 from .reaching import reach
-from .sql import Fragment
 
 _IDENTITY = {"id", "scope", "operation", "key"}
 
