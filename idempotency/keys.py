@@ -57,6 +57,11 @@ def record_id(scope: str, operation: str, key: str) -> uuid.UUID:
     return uuid.UUID(bytes=milliseconds.to_bytes(6, "big") + head[:10])
 
 
+def advisory_key(record: uuid.UUID) -> int:
+    """Give the 64 bits of a record's id that no time is in, as PostgreSQL counts its locks."""
+    return int.from_bytes(record.bytes[8:], "big", signed=True)
+
+
 def time_of(key: str) -> int | None:
     """Give the time that *key* carries, in milliseconds since 1970, or None if it carries none."""
     if _UUID7.fullmatch(key):

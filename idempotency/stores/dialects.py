@@ -11,6 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from ..clocks import Fragment, MySQLClock, PostgreSQLClock, SQLiteClock, clock_of
+from ..keys import advisory_key
 from .base import Seen
 from .sql import Dialect, Found, seen_from
 
@@ -42,11 +43,6 @@ class PostgreSQL(PostgreSQLClock, Dialect):
         )
         made, *seen = cursor.fetchone()
         return Found(made=made, seen=None if seen[0] is None else seen_from(seen))
-
-
-def advisory_key(record: Any) -> int:
-    """Give the 64 bits of a record's id that no time is in, as PostgreSQL counts them."""
-    return int.from_bytes(record.bytes[8:], "big", signed=True)
 
 
 class MySQL(MySQLClock, Dialect):
