@@ -107,7 +107,7 @@ def after_transactions(on_end: Callable[[], object], on_drop: Callable[[bool], o
     aliases = [
         connection.alias
         for connection in connections.all(initialized_only=True)
-        if connection.in_atomic_block and not _is_of_a_test(connection)
+        if is_in_transaction(connection)
     ]
     ends = _Ends(on_end, on_drop, len(aliases))
     for alias in aliases:
@@ -115,7 +115,27 @@ def after_transactions(on_end: Callable[[], object], on_drop: Callable[[bool], o
     return bool(aliases)
 
 
-def _is_of_a_test(connection: Any) -> bool:
+def is_in_transaction(connection: Any) -> bool:
+    """Whether a transaction is open, other than the endless one of Django's TestCase."""
     # Django itself asks this, for durable blocks: within a TestCase nothing is ever committed.
     block = next(iter(connection.atomic_blocks), None)
-    return bool(getattr(block, "_from_testcase", False))
+    return connection.in_atomic_block and not getattr(block, "_from_testcase", False)
+
+
+class Within:
+    """Tells whether the transaction or savepoint goes on in which it was made."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self, using: str) -> None:
+        self.connection = connections[using]
+        transaction.on_commit(self, using=using)
+
+    def __call__(self) -> None:
+        """Do nothing when the transaction commits."""
+
+    @property
+    def goes_on(self) -> bool:
+        # Django lets go of its hooks at a rollback, and before it calls the first at a commit.
+        hooks = reversed(self.connection.run_on_commit)
+        return any(hook is self for _, hook, *_ in hooks)

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.checks import CheckMessage
 
 from ..backends import seconds_of
+from ..rollbacks import Within
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,15 @@ class Grant:
     """
     A lock that was got; its *token* is greater than that of every holder before.
 
-    *lease* is seconds, or None if the lock lives as long as the caller's transaction.
+    *lease* is seconds, or None if the lock lives as long as the caller's transaction; *within*
+    tells whether that one goes on, if the backend has to know.
     """
 
     name: str
     owner: str
     token: int
     lease: float | None
+    within: Within | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,18 @@ class HeldLock:
     @property
     def remaining(self) -> float:
         """Seconds until the lease is over if nothing renews it; 0 if it was lost or released."""
-        if self.is_over or self._holding.lost:
+        if self.is_over or self._holding.lost or self._is_undone:
             return 0.0
         return max(0.0, self._holding.ends_at - time.monotonic())
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the transaction that it lives in is known to go on."""
+        return self._grant.within is not None and self._grant.within.goes_on
+
+    @property
+    def _is_undone(self) -> bool:
+        return self._grant.within is not None and not self.goes_on
 
     @property
     def lost(self) -> bool:

@@ -40,7 +40,7 @@ async def aleave(held: HeldLock, *, failed: bool) -> None:
 
 def _drop(held: HeldLock, is_last: bool) -> None:
     """Free *held* after a rollback, whose connection cannot be used at this moment."""
-    if held.is_transactional:
+    if held.is_transactional and not held.goes_on:
         held.die()
     elif is_last:
         renewal.run_soon(lambda: _release(held))
