@@ -231,6 +231,14 @@ def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(run())
 
 
+def wait_until(is_true: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Return once *is_true* gives so."""
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
 def elsewhere(function: Callable[[], Any]) -> None:
     """Run *function* to its end on another connection."""
     errors: list[Exception] = []

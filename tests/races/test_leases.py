@@ -14,7 +14,7 @@ from idempotency.models import IdempotencyRecord
 from idempotency.renewal import Renewal, renewal
 from idempotency.stores import get_store
 from idempotency.testing.children import Child
-from tests.conftest import end_leases
+from tests.conftest import end_leases, wait_until
 from tests.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,13 +25,6 @@ one_writer = pytest.mark.skipif(
 
 def place(work, key="key", **options):
     return run_once(work, scope="s", operation="o", key=key, mode="lease", **options)
-
-
-def wait_until(is_true, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.01)
 
 
 @one_writer
