@@ -35,6 +35,25 @@ def check_locks(
     return found
 
 
+@register(Tags.database)
+def check_lock_databases(
+    *,
+    app_configs: Sequence[AppConfig] | None = None,
+    databases: Sequence[str] | None = None,
+    **kwargs: Any,
+) -> list[CheckMessage]:
+    """Let each lock backend look into the database that keeps its locks."""
+    found: list[CheckMessage] = []
+    for alias in settings.LOCKS:
+        try:
+            backend = build_backend(alias)
+        except ImproperlyConfigured:
+            continue  # Told by `check_locks`.
+        if backend.using in (databases or []):
+            found += backend.check_database()
+    return found
+
+
 @register(Tags.compatibility)
 def check_leases(
     *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any

@@ -396,7 +396,12 @@ def test_all_settings_exist_and_pass_the_checks(page: Path) -> None:
                 *checks.check_middleware(app_configs=None),
                 *lock_checks.check_locks(app_configs=None),
             ]
-        assert not found
+        assert not [message for message in found if message.id not in other_databases()]
+
+
+def other_databases() -> set[str]:
+    """Give the checks that the pages' settings pass on the database that they are for."""
+    return set() if connection.vendor == "postgresql" else {"idempotency.E034"}
 
 
 UNTRIED = {"INSTALLED_APPS", "DATABASES"}

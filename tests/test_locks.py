@@ -34,6 +34,11 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LOCKS = {
     "database": {"BACKEND": "idempotency.locks.database.DatabaseLockBackend"},
+    "postgres": {"BACKEND": "idempotency.locks.postgres.AdvisoryLockBackend"},
+    "postgres-session": {
+        "BACKEND": "idempotency.locks.postgres.AdvisoryLockBackend",
+        "OPTIONS": {"level": "session"},
+    },
     "redis": {"BACKEND": "idempotency.locks.redis.RedisLockBackend"},
 }
 
@@ -45,9 +50,15 @@ def locks(settings):
 
 @pytest.fixture(params=sorted(LOCKS))
 def alias(request, settings):
-    if request.param == "redis" and not settings.REDIS_URL:
-        pytest.skip("no Redis")
+    skip_without_server(request.param, settings)
     return request.param
+
+
+def skip_without_server(alias, settings):
+    if alias == "redis" and not settings.REDIS_URL:
+        pytest.skip("no Redis")
+    if alias.startswith("postgres") and connection.vendor != "postgresql":
+        pytest.skip("advisory locks are PostgreSQL's")
 
 
 @pytest.fixture
@@ -435,6 +446,8 @@ def test_lock_may_be_taken_again_before_the_commit(alias, name):
 def test_loss_of_the_lock_rolls_the_transaction_back(alias, backend, name):
     if connection.vendor == "sqlite" and alias == "database":
         pytest.skip("nobody else can write meanwhile")
+    if alias == "postgres":
+        pytest.skip("the lock is not lost before the transaction is")
 
     def outlive():
         with transaction.atomic():

@@ -117,3 +117,7 @@ class BaseLockBackend(ABC):
     def check(self) -> list[CheckMessage]:
         """Give what is wrong with this backend's settings."""
         return []
+
+    def check_database(self) -> list[CheckMessage]:
+        """Give what is wrong with the database *using*, which may be asked here."""
+        return []
