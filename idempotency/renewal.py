@@ -62,8 +62,7 @@ class Holding:
         """Whether the lease may have ended by the store's clock, as after a pause."""
         return self.lost or time.monotonic() >= self.ends_at - self.third
 
-    def lose(self) -> None:
-        self.lost = True
+    def tell(self) -> None:
         if self.on_lost is not None:
             _call(self.on_lost)
 
@@ -116,6 +115,14 @@ class Renewal:
             # Otherwise it wakes up early enough, and need not be run in between.
             self._wakes_at = 0
             self._changed.notify()
+
+    def lose(self, holding: Holding) -> None:
+        """Let *holding* be lost at once, and tell whom that concerns from the thread."""
+        with self._changed:
+            self._holdings.discard(holding)
+            if not holding.lost:
+                holding.lost = True
+                self.run_soon(holding.tell)
 
     def discard(self, holding: Holding) -> None:
         with self._changed:
@@ -193,8 +200,9 @@ class Renewal:
         with self._changed:
             held = holding in self._holdings
             self._holdings.discard(holding)
+            holding.lost = holding.lost or held
         if held:  # Otherwise it was settled meanwhile, and not lost.
-            holding.lose()
+            holding.tell()
 
     def _reset(self) -> None:
         # A child of a fork has neither the thread nor the claims of its parent.

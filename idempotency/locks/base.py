@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +110,13 @@ class BaseLockBackend(ABC):
     def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
         """Wait until another try may go better, at most *seconds*."""
         time.sleep(seconds)
+
+    def watch(self, grant: Grant, on_loss: Callable[[], object]) -> None:  # noqa: B027
+        """
+        Call *on_loss*, in any thread, once *grant* is known to be lost, if that is told at once.
+
+        Most backends learn it when they renew.
+        """
 
     def check_lease(self, lease: float) -> None:  # noqa: B027 - most bear any length.
         """Raise `ValueError` if the backend cannot keep to a lease of *lease* seconds."""

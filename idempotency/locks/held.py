@@ -57,6 +57,7 @@ class HeldLock:
         self._is_renewed = renew and grant.lease is not None
         if self._is_renewed:
             renewal.add(self._holding)
+        backend.watch(grant, self._lose)
 
     def __repr__(self) -> str:
         return f"<HeldLock {self.name!r} token={self.token} remaining={self.remaining:.1f}>"
@@ -146,6 +147,10 @@ class HeldLock:
         """Do what `release` does, unless a block was entered since."""
         with self._mutex:
             return self._free() if self._depth == 0 else True
+
+    def _lose(self) -> None:
+        if not self.is_over:
+            renewal.lose(self._holding)
 
     def die(self) -> None:
         """Take note that the transaction has been undone which the lock lived with."""
