@@ -1,4 +1,4 @@
-"""Start PostgreSQL and Valkey for one run, around a block or as a pytest plugin."""
+"""Start PostgreSQL, Valkey and ZooKeeper for a run, around a block or as a pytest plugin."""
 
 import ctypes
 import fcntl
@@ -27,6 +27,7 @@ PREFIX = "django-idempotency-run-"
 SOCKET_ROOM = 60  # A socket's path may have 107 bytes on Linux, 103 on macOS.
 PATIENCE = 30  # Seconds to start or to stop.
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+DEBIAN_JARS = Path("/usr/share/java")
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -192,6 +193,76 @@ def is_redis_ready(address: Path) -> bool:
     return False
 
 
+# ZooKeeper, which only some tests ask for, as it takes a second to start
+
+
+@dataclass(slots=True)
+class ZooKeeper:
+    """Where a ZooKeeper is; *process* is ours if the server is."""
+
+    hosts: str
+    process: "subprocess.Popen[bytes] | None" = None
+
+
+@contextmanager
+def running_zookeeper() -> Iterator[ZooKeeper]:
+    """
+    Offer the ZooKeeper that `ZOOKEEPER_HOSTS` names, or else a server of our own.
+
+    Raises: `NotStarted` if neither is there.
+    """
+    if hosts := os.environ.get("ZOOKEEPER_HOSTS"):
+        yield ZooKeeper(hosts)
+        return
+    with run_folder() as folder, zookeeper(folder, free_port()) as server:
+        yield server
+
+
+@contextmanager
+def zookeeper(folder: Path, port: int) -> Iterator[ZooKeeper]:
+    """Serve what *folder* has, or nothing yet, on *port*."""
+    java, jar = shutil.which("java"), DEBIAN_JARS / "zookeeper.jar"
+    if not (java and jar.exists()):
+        raise NotStarted(f"no Java, or no {jar}: apt-get install zookeeper default-jre-headless")
+    settings = folder / "zookeeper.cfg"
+    settings.write_text(ZOOKEEPER_SETTINGS.format(data=folder / "zookeeper", port=port))
+    main = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
+    paths = os.pathsep.join([str(jar), str(DEBIAN_JARS / "slf4j-simple.jar")])
+    command = [java, *JAVA_OPTIONS, "-cp", paths, main, str(settings)]
+    with serving(command, folder, partial(is_zookeeper_ready, port), {}) as process:
+        yield ZooKeeper(f"127.0.0.1:{port}", process)
+
+
+JAVA_OPTIONS = [
+    "-Xmx128m",
+    "-XX:TieredStopAtLevel=1",
+    "-Dzookeeper.forceSync=no",
+    "-Dzookeeper.preAllocSize=1024",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=error",
+]
+ZOOKEEPER_SETTINGS = """\
+dataDir={data}
+clientPort={port}
+clientPortAddress=127.0.0.1
+tickTime=100
+maxClientCnxns=0
+admin.enableServer=false
+4lw.commands.whitelist=*
+"""
+
+
+def is_zookeeper_ready(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        client.sendall(b"srvr")
+        return client.recv(9) == b"Zookeeper"
+    return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 # Processes
 
 
@@ -211,7 +282,7 @@ def give(folder: Path, user: dict[str, Any]) -> None:
 @contextmanager
 def serving(
     command: list[str], folder: Path, is_ready: Callable[[], bool], user: dict[str, Any]
-) -> Iterator[None]:
+) -> "Iterator[subprocess.Popen[bytes]]":
     """Run the server *command* from the moment it is ready to the end of the block."""
     log = folder / f"{Path(command[0]).name}.log"
     with log.open("wb") as output:
@@ -227,7 +298,7 @@ def serving(
         )
     try:
         wait_for(process, is_ready, log)
-        yield
+        yield process
     finally:
         stop(process)
 
