@@ -19,9 +19,11 @@ from django.test import Client
 from django.urls import path
 from django.utils import timezone
 
+from idempotency.locks.zookeeper.processes import end_all
 from idempotency.models import IdempotencyRecord
 from idempotency.scripts import Server
 from tests import services
+from tests.services import NotStarted, ZooKeeper, running_zookeeper
 
 KEY = "a-key-that-nobody-guesses"
 
@@ -88,6 +90,29 @@ def store_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], N
         settings.IDEMPOTENCY_STORES = {"default": {}}
 
     return take_away
+
+
+@pytest.fixture(scope="session")
+def zookeeper_server() -> Iterator[ZooKeeper]:
+    """A ZooKeeper; where there is none, a test that asks for it is skipped, and fails in CI."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_zookeeper())
+        except NotStarted as error:
+            absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+            absent(f"no ZooKeeper: {error}")
+        yield server
+        end_all()  # kazoo's threads would look for it in vain.
+
+
+@pytest.fixture
+def zookeeper_locks(zookeeper_server: ZooKeeper, settings: Any) -> None:
+    """Tell the alias "zookeeper", if there is one, where that is."""
+    options = {"OPTIONS": {"hosts": zookeeper_server.hosts}, "LEASE": 2}
+    settings.IDEMPOTENCY_LOCKS = {
+        **settings.IDEMPOTENCY_LOCKS,
+        "zookeeper": {**settings.IDEMPOTENCY_LOCKS["zookeeper"], **options},
+    }
 
 
 class Gate:

@@ -40,6 +40,7 @@ LOCKS = {
         "OPTIONS": {"level": "session"},
     },
     "redis": {"BACKEND": "idempotency.locks.redis.RedisLockBackend"},
+    "zookeeper": {"BACKEND": "idempotency.locks.zookeeper.ZooKeeperLockBackend"},
 }
 
 
@@ -50,13 +51,17 @@ def locks(settings):
 
 @pytest.fixture(params=sorted(LOCKS))
 def alias(request, settings):
-    skip_without_server(request.param, settings)
+    skip_without_server(request, settings)
     return request.param
 
 
-def skip_without_server(alias, settings):
+def skip_without_server(request, settings):
+    """Skip what *request* wants to test, unless there is a server for it."""
+    alias = request.param
     if alias == "redis" and not settings.REDIS_URL:
         pytest.skip("no Redis")
+    if alias == "zookeeper":
+        request.getfixturevalue("zookeeper_locks")
     if alias.startswith("postgres") and connection.vendor != "postgresql":
         pytest.skip("advisory locks are PostgreSQL's")
 

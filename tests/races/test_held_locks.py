@@ -28,7 +28,7 @@ def locks(settings):
 
 @pytest.fixture(params=sorted(LOCKS))
 def alias(request, settings):
-    skip_without_server(request.param, settings)
+    skip_without_server(request, settings)
     return request.param
 
 
@@ -109,7 +109,7 @@ def test_nobody_in_the_queue_of_redis_is_passed_by(name, witness, settings):
 def test_lock_of_a_killed_process_is_free_when_its_lease_is_over(alias, name):
     if alias.startswith("postgres"):
         pytest.skip("it is free at once")
-    lease = 1.0
+    lease = 2.0 if alias == "zookeeper" else 1.0  # There it is the session's.
 
     def die(report):
         with lock(name, backend=alias, lease=lease) as held:
@@ -142,7 +142,8 @@ def test_waiter_that_is_killed_does_not_hold_up_the_others(alias, name):
     started_at = time.monotonic()
 
     with lock(name, backend=alias, wait=20):
-        assert time.monotonic() - started_at < 1
+        # ZooKeeper keeps the place of the dead until the end of its session.
+        assert time.monotonic() - started_at < (2.5 if alias == "zookeeper" else 1)
 
 
 def until_waiting(alias, name):

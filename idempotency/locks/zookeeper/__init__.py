@@ -1,0 +1,5 @@
+"""Keeps locks in ZooKeeper."""
+
+from .backend import ZooKeeperLockBackend
+
+__all__ = ["ZooKeeperLockBackend"]
