@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -231,6 +231,11 @@ def zookeeper(folder: Path, port: int) -> Iterator[ZooKeeper]:
     command = [java, *JAVA_OPTIONS, "-cp", paths, main, str(settings)]
     with serving(command, folder, partial(is_zookeeper_ready, port), {}) as process:
         yield ZooKeeper(f"127.0.0.1:{port}", process)
+
+
+def do_without(service: str, error: NotStarted) -> NoReturn:
+    """Skip the test that asked for *service*, or fail it in CI."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no {service}: {error}")
 
 
 JAVA_OPTIONS = [

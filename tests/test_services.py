@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.services import Services, running
+from tests.services import NotStarted, Services, do_without, running, running_zookeeper
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER_RUN = """
@@ -183,3 +183,26 @@ def test_absent_service_fails_in_ci(tmp_path: Path) -> None:
 
     assert run.returncode == pytest.ExitCode.USAGE_ERROR
     assert "SQLite stands in for PostgreSQL: no server is installed" in run.stderr
+
+
+def test_given_zookeeper_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZOOKEEPER_HOSTS", "given:2181")
+
+    with running_zookeeper() as server:
+        assert (server.hosts, server.process) == ("given:2181", None)
+
+
+@pytest.mark.parametrize(
+    ("ci", "end"), [("", pytest.skip.Exception), ("true", pytest.fail.Exception)]
+)
+def test_tests_do_without_zookeeper_except_in_ci(
+    monkeypatch: pytest.MonkeyPatch, ci: str, end: type[BaseException]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.delenv("ZOOKEEPER_HOSTS", raising=False)
+
+    with pytest.raises(NotStarted, match="no Java") as caught, running_zookeeper():
+        pass
+    with pytest.raises(end, match="no ZooKeeper: no Java"):
+        do_without("ZooKeeper", caught.value)

@@ -19,7 +19,7 @@ from idempotency.locks.zookeeper.nodes import folder_of, in_line, name_of
 from idempotency.locks.zookeeper.processes import OnePerProcess, end_all
 from idempotency.testing.children import Child
 from tests.conftest import elsewhere
-from tests.services import NotStarted, free_port, run_folder, zookeeper
+from tests.services import NotStarted, do_without, free_port, run_folder, zookeeper
 
 BACKEND = "idempotency.locks.zookeeper.ZooKeeperLockBackend"
 ROOT = "/idempotency/locks"
@@ -34,8 +34,7 @@ def own_server():
         try:
             server.start()
         except NotStarted as error:
-            absent = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-            absent(f"no ZooKeeper: {error}")
+            do_without("ZooKeeper", error)
         yield server
         end_all()
         server.stop()
