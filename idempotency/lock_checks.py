@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.apps.config import AppConfig
@@ -36,21 +37,19 @@ def check_locks(
 
 
 @register(Tags.database)
-def check_lock_databases(
+def check_lock_services(
     *,
     app_configs: Sequence[AppConfig] | None = None,
     databases: Sequence[str] | None = None,
     **kwargs: Any,
 ) -> list[CheckMessage]:
-    """Let each lock backend look into the database that keeps its locks."""
+    """Let each lock backend ask its server, when databases may be asked as well."""
     found: list[CheckMessage] = []
-    for alias in settings.LOCKS:
-        try:
+    for alias in settings.LOCKS if databases else []:
+        with suppress(ImproperlyConfigured):  # `check_locks` tells.
             backend = build_backend(alias)
-        except ImproperlyConfigured:
-            continue  # Told by `check_locks`.
-        if backend.using in (databases or []):
-            found += backend.check_database()
+            if backend.using is None or backend.using in (databases or []):
+                found += backend.check_service()
     return found
 
 

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
 
+LONGEST_PAUSE = 0.1
+"""Seconds after which one that waits for a lock tries again, even if nobody told it to."""
+
 
 class Pauses:
     """How long to wait between two tries: longer each time, never two callers alike."""

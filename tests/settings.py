@@ -1,7 +1,7 @@
 """
 Settings of the tests: two databases of this run alone, on the server of `config.settings`.
 
-Records in Redis have the prefix of this run, and a database number besides that of the cache.
+Records and locks in Redis have the prefix of this run, and database numbers of their own.
 """
 
 import os
@@ -41,5 +41,6 @@ if REDIS_URL:
     CACHE = {"BACKEND": "django_redis.cache.RedisCache", "KEY_PREFIX": RUN}
     CACHES = {
         "default": CACHE | {"LOCATION": REDIS_URL},
+        "locks": CACHE | {"LOCATION": f"{REDIS_URL}?db=14"},
         "records": CACHE | {"LOCATION": f"{REDIS_URL}?db=15"},
     }

@@ -283,3 +283,28 @@ def test_store_that_cannot_be_made_is_told_once(settings):
     settings.IDEMPOTENCY_STORES = {"default": {"LEASE": 0}}
 
     assert asked() == set()
+
+
+def test_waiting_callers_need_time_for_an_answer(settings):
+    redis = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/7"}
+    settings.CACHES = {"locks": redis | {"OPTIONS": {"SOCKET_TIMEOUT": 0.1}}}
+    in_redis = "idempotency.locks.redis.RedisLockBackend"
+    settings.IDEMPOTENCY_LOCKS = {"default": {"BACKEND": in_redis, "OPTIONS": {"cache": "locks"}}}
+
+    assert [found.id for found in lock_checks.check_locks()] == ["idempotency.W036"]
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        "django.core.cache.backends.locmem.LocMemCache",
+        "django.core.cache.backends.dummy.DummyCache",
+        "django.core.cache.backends.filebased.FileBasedCache",
+    ],
+)
+def test_cache_that_decides_nothing_cannot_keep_locks(settings, cache, tmp_path):
+    settings.CACHES = {"default": {"BACKEND": cache, "LOCATION": str(tmp_path)}}
+    in_redis = "idempotency.locks.redis.RedisLockBackend"
+    settings.IDEMPOTENCY_LOCKS = {"default": {"BACKEND": in_redis}}
+
+    assert [found.id for found in lock_checks.check_locks()] == ["idempotency.E030"]

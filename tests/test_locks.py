@@ -39,7 +39,10 @@ LOCKS = {
         "BACKEND": "idempotency.locks.postgres.AdvisoryLockBackend",
         "OPTIONS": {"level": "session"},
     },
-    "redis": {"BACKEND": "idempotency.locks.redis.RedisLockBackend"},
+    "redis": {
+        "BACKEND": "idempotency.locks.redis.RedisLockBackend",
+        "OPTIONS": {"cache": "locks"},
+    },
     "zookeeper": {"BACKEND": "idempotency.locks.zookeeper.ZooKeeperLockBackend"},
 }
 

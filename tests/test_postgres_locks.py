@@ -18,7 +18,7 @@ from django.db.transaction import TransactionManagementError
 from idempotency import InvalidBackend, LockUnavailable, StaleLock, StoreUnavailable, lock
 from idempotency.locks import build_backend, get_backend
 from idempotency.locks.base import Ask, Busy, Grant
-from idempotency.locks.sessions import SEQUENCE, LockSession, lock_key
+from idempotency.locks.postgres.sessions import SEQUENCE, LockSession, lock_key
 from idempotency.testing.children import Child
 from tests.conftest import wait_until
 from tests.models import Effect

@@ -125,6 +125,6 @@ class BaseLockBackend(ABC):
         """Give what is wrong with this backend's settings."""
         return []
 
-    def check_database(self) -> list[CheckMessage]:
+    def check_service(self) -> list[CheckMessage]:
         """Give what is wrong with the database *using*, which may be asked here."""
         return []

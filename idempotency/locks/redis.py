@@ -9,8 +9,12 @@ from typing import Any
 from zlib import crc32
 
 from django.core.cache import DEFAULT_CACHE_ALIAS
+from django.core.checks import CheckMessage, Warning
+from django.core.exceptions import ImproperlyConfigured
 
+from ..redis_checks import check_memory, check_server
 from ..scripts import Call, Server
+from ..waiting import LONGEST_PAUSE
 from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
 from .lua import ACQUIRE, LIVE, RELEASE, RENEW, WITHDRAW
 
@@ -117,6 +121,13 @@ class RedisLockBackend(BaseLockBackend):
         until_free = seconds if busy.left is None else busy.left
         self.server.send("BLPOP", part.bell(ask.owner), max(0.001, min(seconds, until_free)))
 
+    def check(self) -> list[CheckMessage]:
+        what = f"IDEMPOTENCY_LOCKS[{self.alias!r}]"
+        return [*check_server(self.server, what), *_check_patience(self.server, what)]
+
+    def check_service(self) -> list[CheckMessage]:
+        return check_memory(self.server, f"IDEMPOTENCY_LOCKS[{self.alias!r}]")
+
     def _part(self, name: str) -> Part:
         return self._part_at(crc32(name.encode()) % PARTS)
 
@@ -127,6 +138,21 @@ class RedisLockBackend(BaseLockBackend):
         keys = (part.index, *(part.lock(grant.name) for grant in grants))
         words = [(_milliseconds(grant.lease or 0), grant.name, _held(grant)) for grant in grants]
         return keys, [word for each in words for word in each]
+
+
+def _check_patience(server: Server, what: str) -> list[CheckMessage]:
+    try:
+        timeout = server.client.connection_pool.connection_kwargs.get("socket_timeout")
+    except ImproperlyConfigured:
+        return []  # `check_server` tells.
+    if timeout is None or timeout > 2 * LONGEST_PAUSE:
+        return []
+    message = (
+        f"{what}: CACHES[{server.alias!r}] waits {timeout} s for an answer of Redis, and those who"
+        f" wait for a lock let it take up to {LONGEST_PAUSE} s: they would give up."
+    )
+    hint = f"Set SOCKET_TIMEOUT to more than {2 * LONGEST_PAUSE} s."
+    return [Warning(message, hint=hint, id="idempotency.W036")]
 
 
 def _held(grant: Grant) -> str:

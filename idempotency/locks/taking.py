@@ -14,14 +14,11 @@ from typing import TypeVar
 from asgiref.sync import sync_to_async
 
 from ..exceptions import IdempotencyError, LockUnavailable
-from ..waiting import Pauses, to_its_end
+from ..waiting import LONGEST_PAUSE, Pauses, to_its_end
 from .base import Ask, BaseLockBackend, Busy, Grant
 
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
-
-LONGEST_PAUSE = 0.1
-"""Seconds after which a waiting caller tries again, even if nobody told it to."""
 
 
 def new_owner() -> str:

@@ -13,9 +13,9 @@ from django.db import Error as DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import TransactionManagementError
 
-from ..exceptions import InvalidBackend, StoreUnavailable
-from ..rollbacks import Within, is_in_transaction
-from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
+from ...exceptions import InvalidBackend, StoreUnavailable
+from ...rollbacks import Within, is_in_transaction
+from ..base import Ask, BaseLockBackend, Busy, Grant, LiveLock
 from .pings import renew_together
 from .sessions import (
     TOKEN,
@@ -111,7 +111,7 @@ class AdvisoryLockBackend(BaseLockBackend):
         hint = "Let OPTIONS['using'] name a database that can keep them, or take another BACKEND."
         return [Error(message, hint=hint, id="idempotency.E034")]
 
-    def check_database(self) -> list[CheckMessage]:
+    def check_service(self) -> list[CheckMessage]:
         if self.level == "transaction" or self.check():
             return []
         probe = Ask("", "check", self.lease)

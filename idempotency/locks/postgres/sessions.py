@@ -13,9 +13,9 @@ from django.db import Error as DatabaseError
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..exceptions import InvalidBackend
-from ..keys import advisory_key, record_id
-from .base import Ask, Grant, LiveLock
+from ...exceptions import InvalidBackend
+from ...keys import advisory_key, record_id
+from ..base import Ask, Grant, LiveLock
 
 SEQUENCE = "idempotency_lock_token"
 """Where the tokens come from: never rolled back, so that it only grows."""
