@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from django.http import HttpRequest
 
-from .exceptions import IdempotencyError
+from .exceptions import IdempotencyError, StaleLock
 from .http import problem_response
 from .locks import Lock
 from .locks.aliases import CACHE
 from .locks.entering import Terms
 from .locks.lock import OnLocked
 from .locks.names import Namer
+from .rollbacks import roll_back_transactions
+
+logger = logging.getLogger("idempotency")
 
 
 class _ViewLock(Lock):
-    def refuse(self, error: IdempotencyError, args: tuple[Any, ...]) -> Any:
+    """Answers a request that did not get the lock, instead of raising an error."""
+
+    def refuse(self, error: IdempotencyError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return super().refuse(error, args)
+            return super().refuse(error, args, kwargs)
         except IdempotencyError:
-            if any(isinstance(argument, HttpRequest) for argument in args[:2]):
-                return problem_response(error)
-            raise
+            if not _is_request(args, kwargs):
+                raise
+            return problem_response(error)
+
+    def tell_lost(
+        self, error: StaleLock, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> Any:
+        if not _is_request(args, kwargs):
+            raise error
+        if roll_back_transactions():
+            return problem_response(error)
+        # Its effects are there to stay: an error would only make the client send it once more.
+        logger.error("%s Its answer was sent even so.", error)
+        return result
+
+
+def _is_request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a view was called, with Django's request or one that wraps it."""
+    candidates = (*args[:2], kwargs.get("request"))
+    return any(isinstance(getattr(one, "_request", one), HttpRequest) for one in candidates)
 
 
 def lock(

@@ -7,8 +7,10 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from django.db import connections, transaction
+from django.db.transaction import TransactionManagementError
 
 Undo = Callable[[], None]
+OnEnd = Callable[[bool], object]
 
 
 class _Undos:
@@ -64,62 +66,75 @@ def _place(connection: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 class _End:
-    """Called when one of several transactions commits; dropped without a call if it rolls back."""
+    """Called when a transaction commits; dropped without a call when it rolls back."""
 
-    __slots__ = ("ends",)
+    __slots__ = ("on_end",)
 
-    def __init__(self, ends: _Ends) -> None:
-        self.ends: _Ends | None = ends
+    def __init__(self, on_end: OnEnd) -> None:
+        self.on_end: OnEnd | None = on_end
 
     def __call__(self) -> None:
-        ends, self.ends = self.ends, None
-        if ends is not None and ends.count_down():
-            ends.on_end()
+        self._tell(committed=True)
 
     def __del__(self) -> None:
-        if self.ends is not None:
-            self.ends.on_drop(self.ends.count_down())
+        self._tell(committed=False)
+
+    def _tell(self, *, committed: bool) -> None:
+        on_end, self.on_end = self.on_end, None
+        if on_end is not None:
+            on_end(committed)
 
 
-class _Ends:
-    """Counts down how many of several transactions have not ended yet."""
-
-    def __init__(
-        self, on_end: Callable[[], object], on_drop: Callable[[bool], object], left: int
-    ) -> None:
-        self.on_end = on_end
-        self.on_drop = on_drop
-        self.left = left
-
-    def count_down(self) -> bool:
-        self.left -= 1
-        return self.left == 0
-
-
-def after_transactions(on_end: Callable[[], object], on_drop: Callable[[bool], object]) -> bool:
+def at_transaction_ends(on_end: OnEnd) -> int:
     """
-    Call *on_end* once all transactions of this thread have committed, and tell if any is open.
+    Call *on_end* at the end of each transaction of this thread; give how many are open.
 
-    One that rolls back, if only to the savepoint that is open now, calls *on_drop* instead, which
-    is told whether it was the last and must not touch the database: Django is in the midst of it.
-    The transaction that Django's TestCase puts around each test is none.
+    It is told whether that was a commit, and called before the hooks of others, one of which may
+    fail. A rollback, if only to the savepoint that is open now, is another end: *on_end* must not
+    touch the database then, as Django is in the midst of it. The transaction that Django's TestCase
+    puts around each test is none.
+
+    Raises: `TransactionManagementError` for a transaction that is handled by hand.
     """
-    aliases = [
+    aliases = _open_transactions()
+    for alias in aliases:
+        transaction.on_commit(_End(on_end), using=alias, robust=True)
+        hooks = connections[alias].run_on_commit
+        hooks.insert(0, hooks.pop())
+    return len(aliases)
+
+
+def roll_back_transactions() -> bool:
+    """Let all open transactions of this thread roll back at their ends; tell whether any is."""
+    aliases = _open_transactions()
+    for alias in aliases:
+        transaction.set_rollback(True, using=alias)
+    return bool(aliases)
+
+
+def _open_transactions() -> list[str]:
+    return [
         connection.alias
         for connection in connections.all(initialized_only=True)
         if is_in_transaction(connection)
     ]
-    ends = _Ends(on_end, on_drop, len(aliases))
-    for alias in aliases:
-        transaction.on_commit(_End(ends), using=alias)
-    return bool(aliases)
 
 
 def is_in_transaction(connection: Any) -> bool:
     """Whether a transaction is open, other than the endless one of Django's TestCase."""
     # Django itself asks this, for durable blocks: within a TestCase nothing is ever committed.
     block = next(iter(connection.atomic_blocks), None)
-    return connection.in_atomic_block and not getattr(block, "_from_testcase", False)
+    if connection.in_atomic_block:
+        return not getattr(block, "_from_testcase", False)
+    if connection.connection is not None and not connection.autocommit:
+        raise TransactionManagementError(_BY_HAND.format(connection.alias))
+    return False
+
+
+_BY_HAND = (
+    "Autocommit of database {!r} is off, so that nobody can tell when what was done under a lock is"
+    " committed. Use `transaction.atomic()`."
+)
 
 
 class Within:

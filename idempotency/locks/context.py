@@ -13,6 +13,9 @@ Place = tuple[str, str]
 
 _NONE: Mapping[Place, HeldLock] = MappingProxyType({})
 _held: ContextVar[Mapping[Place, HeldLock]] = ContextVar("idempotency_locks", default=_NONE)
+_blocks: ContextVar[tuple[tuple[object, HeldLock], ...]] = ContextVar(
+    "idempotency_lock_blocks", default=()
+)
 
 
 def remembered(place: Place) -> HeldLock | None:
@@ -40,5 +43,21 @@ def current_lock() -> HeldLock | None:
     """Give the innermost lock that this code holds, or None: the one of a decorated function."""
     for held in reversed(list(_held.get().values())):
         if held.is_entered:
+            return held
+    return None
+
+
+def begin_block(of: object, held: HeldLock) -> None:
+    """Note that this context is in a block of *held*, begun by the object *of*."""
+    _blocks.set((*_blocks.get(), (of, held)))
+
+
+def end_block(of: object) -> HeldLock | None:
+    """Give what the innermost block of *of* holds, if it was begun in this context."""
+    blocks = _blocks.get()
+    for place in reversed(range(len(blocks))):
+        owner, held = blocks[place]
+        if owner is of:
+            _blocks.set(blocks[:place] + blocks[place + 1 :])
             return held
     return None

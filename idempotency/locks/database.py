@@ -16,6 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import StoreUnavailable
 from ..retries import is_undone
+from ..rollbacks import Within
 from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
 from .leases import Leases, leases_of
 
@@ -47,7 +48,7 @@ class DatabaseLockBackend(BaseLockBackend):
         token = time.time_ns() // 1_000
         found = self._reach(lambda leases, cursor: leases.take(cursor, ask, token))
         if isinstance(found, Grant) and self._shares_transaction():
-            return replace(found, lease=None)
+            return replace(found, lease=None, within=Within(self.using))
         return found
 
     def renew(self, grants: Collection[Grant]) -> Collection[Grant]:

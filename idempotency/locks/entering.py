@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..exceptions import LockReentered
+from ..exceptions import LockReentered, LockUnavailable, StaleLock
 from . import context
 from .base import BaseLockBackend, Grant
 from .context import Place
 from .held import HeldLock, OnLost
-from .leaving import aleave, leave
-from .taking import Taking
+from .leaving import finish_leaving, leave
+from .taking import Taking, in_thread, is_inside_sync_code
 
 SHORTEST = 0.001
 """The shortest lease, in seconds."""
@@ -86,23 +86,35 @@ class Entrance:
     async def aleave(self, held: HeldLock, *, failed: bool) -> None:
         """Do what `leave` does, for asynchronous code."""
         try:
-            await aleave(held, failed=failed)
+            await in_thread(
+                lambda: leave(held, failed=failed),
+                thread_sensitive=self.backend.thread_sensitive or is_inside_sync_code(),
+            )
         finally:
             self._forget(held)
 
     def _again(self) -> HeldLock | None:
         """Give the lock if this context has it already, and may have it once more."""
+        finish_leaving(self.place)
         held = context.remembered(self.place)
         if held is None or held.is_over or (held.lost and not held.is_entered):
             return None
         if held.enter(reentrant=self.terms.reentrant):
-            return held
+            return self._still_held(held)
         if held.is_entered:
             raise LockReentered(
                 f"This code holds the lock {self.name!r} already, and would wait for itself. Say"
                 " reentrant=True to enter it again."
             )
-        return None  # It was freed in the background by now.
+        return None
+
+    def _still_held(self, held: HeldLock) -> HeldLock:
+        try:
+            held.assert_held()
+        except StaleLock:
+            leave(held, failed=True)
+            raise
+        return held
 
     def _taking(self) -> Taking:
         lease = self.terms.lease
@@ -120,6 +132,12 @@ class Entrance:
             renew=self.terms.renew,
             on_lost=self.terms.on_lost,
         )
+        if held.remaining <= 0:
+            leave(held, failed=True)
+            raise LockUnavailable(
+                f"Taking the lock {self.name!r} took longer than its lease; nothing was done.",
+                retry_after=1,
+            )
         context.remember(self.place, held)
         return held
 

@@ -29,10 +29,11 @@ class HeldLock:
         "_holding",
         "_is_released",
         "_is_renewed",
+        "_left_by",
         "_mutex",
+        "_pending",
         "_process",
         "backend",
-        "is_leaving",
     )
 
     def __init__(
@@ -49,7 +50,8 @@ class HeldLock:
         self._mutex = threading.Lock()
         self._depth = 1
         self._is_released = False
-        self.is_leaving = False  # All have left it, but not the transaction around.
+        self._pending = 0  # Transactions around it whose end it waits for.
+        self._left_by = 0
         self._process = os.getpid()
         told = None if on_lost is None else (lambda: on_lost(self))
         lease = math.inf if grant.lease is None else grant.lease
@@ -80,6 +82,11 @@ class HeldLock:
     def is_entered(self) -> bool:
         """Whether a block or call runs under it."""
         return self._depth > 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether all have left it, but not the transaction around."""
+        return self._depth == 0 and self._pending > 0
 
     @property
     def is_transactional(self) -> bool:
@@ -131,9 +138,10 @@ class HeldLock:
             return self._free()
 
     def enter(self, *, reentrant: bool) -> bool:
-        """Count one block more if that is allowed; a lock that all have left may be taken on."""
+        """Count one block more if that is allowed: if asked for, or in the transaction around."""
         with self._mutex:
-            allowed = not self.is_over and (reentrant or self._depth == 0)
+            goes_on = self.is_leaving and self._left_by == threading.get_ident()
+            allowed = not self.is_over and (goes_on or (reentrant and self.is_entered))
             self._depth += allowed
             return allowed
 
@@ -143,10 +151,24 @@ class HeldLock:
             self._depth -= 1
             return self._depth == 0
 
-    def release_if_left(self) -> bool:
-        """Do what `release` does, unless a block was entered since."""
+    def await_ends(self, count: int) -> None:
+        """Wait for the ends of *count* transactions, which this thread is in."""
         with self._mutex:
-            return self._free() if self._depth == 0 else True
+            self._pending += count
+            self._left_by = threading.get_ident()
+
+    def end(self) -> bool:
+        """Count one of these transactions less; tell whether nobody needs the lock any more."""
+        with self._mutex:
+            self._pending -= 1
+            return not (self._depth or self._pending)
+
+    def release_if_left(self) -> bool:
+        """Do what `release` does, unless somebody needs it still; one that was released is fine."""
+        with self._mutex:
+            if self._depth or self._pending or self._is_released:
+                return True
+            return self._free()
 
     def _lose(self) -> None:
         if not self.is_over:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 
+from django.db.transaction import TransactionManagementError
+
 from ..exceptions import StaleLock, StoreUnavailable
 from ..renewal import renewal
-from ..rollbacks import after_transactions
+from ..rollbacks import at_transaction_ends
+from .context import Place
 from .held import HeldLock
-from .taking import in_thread
 
 logger = logging.getLogger("idempotency")
+
+_undone: dict[Place, HeldLock] = {}
+"""Locks whose transaction was rolled back, until they are freed in the background."""
 
 
 def leave(held: HeldLock, *, failed: bool) -> None:
@@ -24,39 +29,59 @@ def leave(held: HeldLock, *, failed: bool) -> None:
     """
     if not held.leave():
         return
-    held.is_leaving = after_transactions(
-        lambda: _release(held), lambda is_last: _drop(held, is_last)
-    )
-    was_held = not held.lost if held.is_leaving else _release(held)
-    _tell(held, was_held=was_held, failed=failed)
-
-
-async def aleave(held: HeldLock, *, failed: bool) -> None:
-    """Do what `leave` does, for asynchronous code, which has no transactions of its own."""
-    if held.leave():
-        was_held = await in_thread(held.backend, lambda: _release(held))
-        _tell(held, was_held=was_held, failed=failed)
-
-
-def _drop(held: HeldLock, is_last: bool) -> None:
-    """Free *held* after a rollback, whose connection cannot be used at this moment."""
-    if held.is_transactional and not held.goes_on:
-        held.die()
-    elif is_last:
-        renewal.run_soon(lambda: _release(held))
-
-
-def _release(held: HeldLock) -> bool:
-    """Free *held* unless it was entered again; tell whether it was held until now."""
-    held.is_leaving = False
-    was_lost = held.lost
     try:
-        return held.release_if_left() and not was_lost
-    except StoreUnavailable:
-        logger.warning("The lock %r lasts until its lease is over.", held.name, exc_info=True)
-        return not was_lost
-
-
-def _tell(held: HeldLock, *, was_held: bool, failed: bool) -> None:
+        pending = at_transaction_ends(lambda committed: _end(held, committed=committed))
+    except TransactionManagementError:
+        _release(held, failed=True)
+        if not failed:
+            raise
+        return
+    if pending:
+        held.await_ends(pending)
+    was_held = not held.lost if pending else _release(held, failed=failed)
     if not was_held and not failed:
         raise StaleLock(f"The lock {held.name!r} was lost before its work was done.")
+
+
+def finish_leaving(place: Place) -> None:
+    """Free what a rollback in this process has left at *place*, if it is not free yet."""
+    held = _undone.pop(place, None)
+    if held is not None:
+        _release(held, failed=True)
+
+
+def _end(held: HeldLock, *, committed: bool) -> None:
+    """Free *held* if this was the end of the last transaction around it."""
+    if not held.end():
+        return
+    if committed:
+        _release_committed(held)
+    elif held.is_transactional and not held.goes_on:
+        held.die()
+    else:
+        place = (held.backend.alias, held.name)
+        _undone[place] = held
+        renewal.run_soon(lambda: finish_leaving(place))
+
+
+def _release_committed(held: HeldLock) -> None:
+    was_held = _release(held, failed=True)
+    if not was_held and not held.is_transactional:
+        logger.error("The lock %r was lost between the end of its block and the commit.", held.name)
+
+
+def _release(held: HeldLock, *, failed: bool) -> bool:
+    """Free *held* unless it is needed still; tell whether it was held until now."""
+    outlived = held.is_transactional and held.lost
+    try:
+        # Who kept the lock knows better than our clock whether another got it meanwhile.
+        return held.release_if_left() and not outlived
+    except StoreUnavailable:
+        logger.warning("The lock %r lasts until its lease is over.", held.name, exc_info=True)
+        return not held.lost
+    except Exception:
+        if not failed:
+            raise
+        # What made the block fail, or what is committed, matters more.
+        logger.exception("The lock %r could not be released.", held.name)
+        return True

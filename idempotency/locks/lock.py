@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import wraps
+from inspect import isawaitable
 from types import TracebackType
 from typing import Any, Literal, TypeVar, cast
 
 from asgiref.sync import iscoroutinefunction
 from django.utils.asyncio import async_unsafe
 
-from ..exceptions import IdempotencyError, LockReentered, LockUnavailable
+from ..exceptions import IdempotencyError, LockReentered, LockUnavailable, StaleLock
 from . import context
 from .aliases import get_backend
 from .entering import Entrance, Terms
@@ -20,6 +21,8 @@ from .names import Namer, literal, namer_for
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OnLocked = Literal["raise", "skip"] | Callable[[LockUnavailable], Any]
+
+_ASYNC = "Asynchronous code holds a lock by `async with`, or on a coroutine function."
 
 
 class Lock:
@@ -36,11 +39,9 @@ class Lock:
         self.terms = terms
         self._entered: list[HeldLock] = []
 
-    @async_unsafe("A lock in asynchronous code is entered by `async with`, or by `@`.")
+    @async_unsafe(_ASYNC)
     def __enter__(self) -> HeldLock:
-        held = self._entrance_of_block().enter()
-        self._entered.append(held)
-        return held
+        return self._begin_block(self._entrance_of_block().enter())
 
     def __exit__(
         self,
@@ -48,13 +49,11 @@ class Lock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        held = self._entered_here()
+        held = self._end_block()
         self._entrance(held.name).leave(held, failed=kind is not None)
 
     async def __aenter__(self) -> HeldLock:
-        held = await self._entrance_of_block().aenter()
-        self._entered.append(held)
-        return held
+        return self._begin_block(await self._entrance_of_block().aenter())
 
     async def __aexit__(
         self,
@@ -62,15 +61,18 @@ class Lock:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        held = self._entered_here()
+        held = self._end_block()
         await self._entrance(held.name).aleave(held, failed=kind is not None)
 
     def __call__(self, function: Function) -> Function:
         """Give *function*, which holds the lock during each call."""
         _refuse_what_runs_later(function)
         namer = namer_for(self.name, function)
-        wrap = self._wrapped_async if iscoroutinefunction(function) else self._wrapped
-        return cast(Function, wraps(function)(wrap(function, namer)))
+        if iscoroutinefunction(function):
+            return cast(Function, wraps(function)(self._wrapped_async(function, namer)))
+        if iscoroutinefunction(self.on_locked):
+            raise TypeError("on_locked of a synchronous function is synchronous as well.")
+        return cast(Function, wraps(function)(async_unsafe(_ASYNC)(self._wrapped(function, namer))))
 
     def _wrapped(self, function: Callable[..., Any], namer: Namer) -> Callable[..., Any]:
         def locked(*args: Any, **kwargs: Any) -> Any:
@@ -78,16 +80,16 @@ class Lock:
             try:
                 held = entrance.enter()
             except IdempotencyError as error:
-                return self.refuse(error, args)
+                return self.refuse(error, args, kwargs)
             try:
-                result = function(*args, **kwargs)
+                result = _finished(function(*args, **kwargs))
             except BaseException:
                 entrance.leave(held, failed=True)
                 raise
             try:
                 entrance.leave(held, failed=False)
-            except IdempotencyError as error:
-                return self.refuse(error, args)
+            except StaleLock as error:
+                return self.tell_lost(error, args, kwargs, result)
             return result
 
         return locked
@@ -98,7 +100,8 @@ class Lock:
             try:
                 held = await entrance.aenter()
             except IdempotencyError as error:
-                return self.refuse(error, args)
+                instead = self.refuse(error, args, kwargs)
+                return await instead if isawaitable(instead) else instead
             try:
                 result = await function(*args, **kwargs)
             except BaseException:
@@ -106,19 +109,25 @@ class Lock:
                 raise
             try:
                 await entrance.aleave(held, failed=False)
-            except IdempotencyError as error:
-                return self.refuse(error, args)
+            except StaleLock as error:
+                return self.tell_lost(error, args, kwargs, result)
             return result
 
         return locked
 
-    def refuse(self, error: IdempotencyError, args: tuple[Any, ...]) -> Any:
-        """Give what a call gives that did not get the lock, or lost it."""
+    def refuse(self, error: IdempotencyError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give what a call gives that did not get the lock."""
         if self.on_locked == "raise" or not isinstance(error, LockUnavailable):
             raise error
         if isinstance(error, LockReentered):  # A mistake, not another holder.
             raise error
         return None if self.on_locked == "skip" else self.on_locked(error)
+
+    def tell_lost(
+        self, error: StaleLock, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> Any:
+        """Give what a call gives that lost the lock, but came to its *result*."""
+        raise error
 
     def _entrance(self, name: str) -> Entrance:
         return Entrance(get_backend(self.alias), name, self.terms)
@@ -130,20 +139,41 @@ class Lock:
             )
         return self._entrance(literal(self.name))
 
-    def _entered_here(self) -> HeldLock:
-        """Take the lock that this context entered from those that all contexts did."""
-        for held in reversed(self._entered):
-            if context.remembered((self.alias, held.name)) is held:
-                break
-        else:
-            held = self._entered[-1]  # It is left in another context than it was entered in.
+    def _begin_block(self, held: HeldLock) -> HeldLock:
+        context.begin_block(self, held)
+        self._entered.append(held)
+        return held
+
+    def _end_block(self) -> HeldLock:
+        held = context.end_block(self)
+        if held is None:  # It is left in another context than it was entered in.
+            if len(self._entered) != 1:
+                raise RuntimeError(
+                    f"Nobody can tell which block of {self.name!r} is left here: it was entered in"
+                    " another context. Leave it there, or call release() of what it gave."
+                )
+            held = self._entered[0]
         self._entered.remove(held)
         return held
+
+
+def _finished(result: Any) -> Any:
+    """Give *result*, unless it is still to be made, when the lock would be free again."""
+    if isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        if hasattr(result, "close"):
+            result.close()
+        raise TypeError(
+            f"The function gave {type(result).__name__}, whose work comes after its call, when the"
+            " lock is free again: put the lock on the coroutine function itself, or inside."
+        )
+    return result
 
 
 def _refuse_what_runs_later(function: Callable[..., Any]) -> None:
     if inspect.isclass(function):
         raise TypeError("A lock goes on a function or a method, not on a class.")
+    if isinstance(function, staticmethod | classmethod):
+        raise TypeError(f"Put the lock below @{type(function).__name__}, on the function itself.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
             "A generator runs after its call has returned, when the lock would be free again: take"

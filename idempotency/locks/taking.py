@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import AsyncToSync, sync_to_async
 
 from ..exceptions import IdempotencyError, LockUnavailable
 from ..waiting import LONGEST_PAUSE, Pauses, to_its_end
@@ -60,11 +60,11 @@ class Taking:
         """Do what `take` does, without a thread while it waits."""
         pauses, deadline = self._begin()
         try:
-            while isinstance(found := await in_thread(self.backend, self._try), Busy):
+            while isinstance(found := await self._in_thread(self._try), Busy):
                 await asyncio.sleep(self._pause(found, pauses, deadline))
         except BaseException as error:
             if self._may_be_left(error):
-                await in_thread(self.backend, self._withdraw)
+                await self._in_thread(self._withdraw)
             raise
         return found
 
@@ -88,6 +88,9 @@ class Taking:
         """Whether a place in the queue, or a lock whose grant never arrived, may be left behind."""
         return self.ask.queues or not isinstance(error, LockUnavailable)
 
+    async def _in_thread(self, step: Callable[[], Result]) -> Result:
+        return await in_thread(step, thread_sensitive=self.backend.thread_sensitive)
+
     def _withdraw(self) -> None:
         """Clean up; a failure must not hide why that was needed."""
         try:
@@ -96,7 +99,11 @@ class Taking:
             logger.warning("A lock may be left until its lease is over.", exc_info=True)
 
 
-async def in_thread(backend: BaseLockBackend, step: Callable[[], Result]) -> Result:
-    """Run a *step* of *backend* where it may block, and to its end even if it is cancelled."""
-    run = sync_to_async(step, thread_sensitive=backend.thread_sensitive)
-    return await to_its_end(run())
+async def in_thread(step: Callable[[], Result], *, thread_sensitive: bool) -> Result:
+    """Run *step* where it may block, and to its end even if its caller is cancelled."""
+    return await to_its_end(sync_to_async(step, thread_sensitive=thread_sensitive)())
+
+
+def is_inside_sync_code() -> bool:
+    """Whether synchronous code waits for us in `async_to_sync`, perhaps in a transaction."""
+    return getattr(AsyncToSync.executors, "current", None) is not None

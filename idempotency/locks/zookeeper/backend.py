@@ -143,13 +143,13 @@ class ZooKeeperLockBackend(BaseLockBackend):
             self._leave(tenures, ask.name, ask.owner)
 
     def _leave(self, tenures: Tenures, name: str, owner: str) -> bool:
-        """Take away the node that *owner* has, and tell whether there was one."""
+        """Take away the node that *owner* has; tell whether there was one, and all the time."""
         place = tenures.drop(name, owner)
         if place is None:
             return False
         try:
             tenures.session.check()
-            return tenures.session.remove(place.path)
+            return tenures.session.remove(place.path) and not place.is_lost
         except BaseException:
             tenures.abandon(place.path)
             raise
