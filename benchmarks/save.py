@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from statistics import median, quantiles
+from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from .environment import DATABASES, prepared, server
+from .turns import cell, interleaved, ratios
 
 if TYPE_CHECKING:
     from .savers import Saver
@@ -27,8 +28,6 @@ NOTE = (
     " rounds, and between which values half of the rounds lie. In a transaction all saves of a"
     " turn are in one, which is flushed once."
 )
-
-Times = dict[tuple[str, str], list[float]]  # Of a saver and a way: seconds of each round.
 
 
 def main() -> None:
@@ -42,7 +41,15 @@ def main() -> None:
         create_tables(savers, asked.saves)
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("rounds", total=asked.rounds)
-            times = compete(savers, asked.rounds, lambda: progress.advance(task))
+            times = interleaved(
+                {
+                    (each.name, way): partial(take_turn, each, way)
+                    for each in savers
+                    for way in WAYS
+                },
+                asked.rounds,
+                lambda: progress.advance(task),
+            )
         console.print(table(f"{server()}, {asked.rounds} rounds", savers, times, asked.saves))
         for line in [NOTE, *absent]:
             console.print(line, style="dim")
@@ -67,19 +74,6 @@ def create_tables(savers: Sequence[Saver], rows: int) -> None:
             editor.create_model(each.model)
     for each in savers:
         each.model._default_manager.bulk_create(each.model() for _ in range(rows))
-
-
-def compete(savers: Sequence[Saver], rounds: int, advance: Callable[[], None]) -> Times:
-    """Let each of *savers* save all its rows in both ways, in each of *rounds*, in random order."""
-    turns = [(each, way) for each in savers for way in WAYS]
-    times: Times = {(each.name, way): [] for each, way in turns}
-    for each, way in turns:
-        take_turn(each, way)  # Warms up.
-    for _ in range(rounds):
-        for each, way in random.sample(turns, len(turns)):
-            times[each.name, way].append(take_turn(each, way))
-        advance()
-    return times
 
 
 def take_turn(saver: Saver, way: str) -> float:
@@ -110,17 +104,10 @@ def table(
         row = [each.name]
         for way in WAYS:
             own = times[each.name, way]
-            ratios = [one / other for one, other in zip(own, times[plain, way], strict=True)]
-            row += [f"{median(own) / saves * 1000:.3f}", cell(ratios, is_judged=each.is_ours)]
+            shares = cell(ratios(own, times[plain, way]), GOAL if each.is_ours else None)
+            row += [f"{median(own) / saves * 1000:.3f}", shares]
         shown.add_row(*row)
     return shown
-
-
-def cell(ratios: Sequence[float], *, is_judged: bool) -> str:
-    ratio = median(ratios)
-    low, _, high = quantiles(ratios, n=4)
-    verdict = (" [green]✓" if ratio <= GOAL else " [red]✗") if is_judged else ""
-    return f"[bold]{ratio:.2f}[/] [dim]{low:.2f}-{high:.2f}[/]{verdict}"
 
 
 if __name__ == "__main__":
