@@ -19,6 +19,7 @@ from tests.services import (
     postgres_folders,
     run,
     run_folder,
+    running_zookeeper,
     server_user,
     serving,
     within_reach,
@@ -78,6 +79,19 @@ def durable_postgres(folder: Path) -> Iterator[str]:
     command += ["-c", "listen_addresses="]
     with serving(command, folder, partial(is_postgres_ready, data), user):
         yield f"postgresql://postgres@:5432/postgres?host={folder}"
+
+
+@contextmanager
+def zookeeper() -> Iterator[None]:
+    """Name a ZooKeeper in the environment until the block ends, if there is one."""
+    with ExitStack() as servers:
+        try:
+            found = servers.enter_context(running_zookeeper())
+        except NotStarted:
+            yield
+        else:
+            os.environ["ZOOKEEPER_HOSTS"] = found.hosts
+            yield
 
 
 def server() -> str:

@@ -49,11 +49,28 @@ if os.environ.get("REDIS_URL"):
         "LOCATION": os.environ["REDIS_URL"],
         "KEY_PREFIX": f"benchmark-{os.getpid()}",
     }
+    CACHES["locks"] = CACHES["records"] | {"KEY_PREFIX": "benchmark"}
 IN_REDIS = {"BACKEND": "idempotency.stores.redis.RedisStore", "OPTIONS": {"cache": "records"}}
 IDEMPOTENCY_STORES = {
     "default": {},
     "redis": IN_REDIS,
     "both": IN_REDIS | {"OPTIONS": {"cache": "records", "record": True}},
+}
+IDEMPOTENCY_LOCKS = {
+    "default": {},
+    "cache": {
+        "BACKEND": "idempotency.locks.redis.RedisLockBackend",
+        "OPTIONS": {"cache": "locks"},
+    },
+    "advisory": {
+        "BACKEND": "idempotency.locks.postgres.AdvisoryLockBackend",
+        "OPTIONS": {"level": "session"},
+    },
+    "transaction": {"BACKEND": "idempotency.locks.postgres.AdvisoryLockBackend"},
+    "zookeeper": {
+        "BACKEND": "idempotency.locks.zookeeper.ZooKeeperLockBackend",
+        "OPTIONS": {"hosts": os.environ.get("ZOOKEEPER_HOSTS", "")},
+    },
 }
 IDEMPOTENCY_KEY = {
     "CONFLICT_STATUS_CODE": None,
