@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from zlib import crc32
 
@@ -108,9 +109,8 @@ class RedisLockBackend(BaseLockBackend):
         self.server.run(WITHDRAW, keys, (ask.owner, name, part.bell("")))
 
     def live(self, limit: int = 1_000) -> list[LiveLock]:
-        parts = [self._part_at(number) for number in range(PARTS)]
         calls: list[Call] = [
-            ((part.index,), (part.lock(""), part.queue(""), limit)) for part in parts
+            ((part.index,), (part.lock(""), part.queue(""), limit)) for part in self._parts
         ]
         replies = self.server.run_each(LIVE, calls)
         found = [lock for now, *rows in replies for lock in _live(int(now), rows)]
@@ -128,11 +128,13 @@ class RedisLockBackend(BaseLockBackend):
     def check_service(self) -> list[CheckMessage]:
         return check_memory(self.server, f"IDEMPOTENCY_LOCKS[{self.alias!r}]")
 
-    def _part(self, name: str) -> Part:
-        return self._part_at(crc32(name.encode()) % PARTS)
+    @cached_property
+    def _parts(self) -> list[Part]:
+        space = self.server.space
+        return [Part(f"{{idempotency-locks-{number:x}}}:{space}") for number in range(PARTS)]
 
-    def _part_at(self, number: int) -> Part:
-        return Part(f"{{idempotency-locks-{number:x}}}:{self.server.space}")
+    def _part(self, name: str) -> Part:
+        return self._parts[crc32(name.encode()) % PARTS]
 
     def _renewal(self, part: Part, grants: list[Grant]) -> Call:
         keys = (part.index, *(part.lock(grant.name) for grant in grants))
