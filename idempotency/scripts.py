@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from django.core.cache import caches
@@ -77,12 +76,10 @@ class Server:
 
     def run_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Give what *script* returns for each of *calls*, in one round trip."""
-        from redis.exceptions import NoScriptError
-
         runs = [(len(keys), *keys, *arguments) for keys, arguments in calls]
         replies = self._reach([(b"EVALSHA", script.digest, *run) for run in runs])
         for place, reply in enumerate(replies):
-            if isinstance(reply, NoScriptError):
+            if _is_error(reply, "NoScriptError"):
                 (replies[place],) = self._reach([(b"EVAL", script.text, *runs[place])])
         return [self._reply(reply) for reply in replies]
 
@@ -96,11 +93,11 @@ class Server:
         return reply
 
     def _reach(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
-        from redis.exceptions import RedisError
-
         try:
             return self._exchange(b"".join(map(_packed, commands)), len(commands))
-        except (RedisError, OSError) as error:
+        except InvalidBackend:
+            raise
+        except (_errors().RedisError, OSError) as error:
             raise self._unavailable() from error
 
     def _unavailable(self) -> StoreUnavailable:
@@ -108,14 +105,14 @@ class Server:
 
     def _exchange(self, message: bytes, count: int) -> list[Any]:
         """Send *message*, which holds *count* commands, and give their replies or errors."""
-        from redis.exceptions import ConnectionError as Disconnected
-        from redis.exceptions import ReadOnlyError
-
         connection = self._take()
         if connection is not None:
-            with suppress(Disconnected):  # It died since its last use.
+            try:
                 replies = _ask(connection, message, count)
-                if not any(isinstance(reply, ReadOnlyError) for reply in replies):
+            except _errors().ConnectionError:
+                pass  # It died since its last use.
+            else:
+                if not any(_is_error(reply, "ReadOnlyError") for reply in replies):
                     self._put(connection)
                     return replies
                 connection.disconnect()  # Its server has become a replica.
@@ -166,16 +163,25 @@ _NOT_REDIS = (
 _AWAY = "Redis behind CACHES[{!r}] does not answer; retry a little later."
 
 
-def _ask(connection: Any, message: bytes, count: int) -> list[Any]:
-    from redis.exceptions import ResponseError
+def _errors() -> Any:
+    """Give the errors of redis-py, which only those import who use it, and when there are any."""
+    import redis.exceptions
 
+    return redis.exceptions
+
+
+def _is_error(reply: Any, name: str) -> bool:
+    return isinstance(reply, Exception) and isinstance(reply, getattr(_errors(), name))
+
+
+def _ask(connection: Any, message: bytes, count: int) -> list[Any]:
     replies: list[Any] = []
     try:
         connection.send_packed_command([message], check_health=False)
         for _ in range(count):
             try:
                 replies.append(connection.read_response(disable_decoding=True))
-            except ResponseError as error:
+            except _errors().ResponseError as error:
                 replies.append(error)
     except BaseException:
         connection.disconnect()  # What it still had to say would answer the next question.
@@ -185,8 +191,9 @@ def _ask(connection: Any, message: bytes, count: int) -> list[Any]:
 
 def _packed(command: Sequence[Word]) -> bytes:
     """Give *command* as the protocol of Redis has it (RESP)."""
-    parts = [b"*%d\r\n" % len(command)]
+    lines = [b"*%d" % len(command)]
     for word in command:
         octets = word if isinstance(word, bytes) else str(word).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(octets), octets))
-    return b"".join(parts)
+        lines += (b"$%d" % len(octets), octets)
+    lines.append(b"")
+    return b"\r\n".join(lines)
