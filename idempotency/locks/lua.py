@@ -34,30 +34,29 @@ if call('EXISTS', lock, queue) > 0 then
     end
     local value = call('GET', lock)
     if value and string.match(value, ' (.*) ') ~= owner then
-        return {false, call('PTTL', lock)}
+        return {call('PTTL', lock)}
     end
     local first = call('ZRANGE', queue, 0, 0)[1]
     if first and first ~= owner then
-        return {false, 0}
+        return {0}
     end
     call('ZREM', queue, owner)
     call('ZREM', patient, owner)
 end
 
-local token = time[1] * 1000000 + time[2]
-local before = tonumber(call('GET', last) or 0)
-if token <= before then
-    token = before + 1
+local token = string.format('%.0f', time[1] * 1000000 + time[2])
+local before = tonumber(call('GETSET', last, token) or 0)
+if tonumber(token) <= before then
+    token = string.format('%.0f', before + 1)
+    call('SET', last, token)
 end
-token = string.format('%.0f', token)
-call('SET', last, token)
 call('SET', lock, token .. ' ' .. owner .. ' ' .. string.format('%.0f', now), 'PX', lease)
 call('ZREMRANGEBYSCORE', index, '-inf', now)
 call('ZADD', index, now + lease, name)
-return {token, 0}
+return token
 """)
 """
-Give {token, 0}, or {nil, milliseconds}: until the lease is over, 0 if it is another's turn.
+Give the token, or {milliseconds}: until the lease is over, 0 if it is another's turn.
 
 A token is the time in microseconds, so that it grows even if Redis has lost all it knew, and
 greater than the last one, so that it grows even if the clock does not.

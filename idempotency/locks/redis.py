@@ -77,14 +77,14 @@ class RedisLockBackend(BaseLockBackend):
         queue = (part.queue(name), part.patient(name))
         waited = round((time.monotonic() - ask.asked_at) * 1_000)
         patience = PATIENCE if ask.queues else 0
-        token, left = self.server.run(
+        reply = self.server.run(
             ACQUIRE,
             (part.lock(name), part.index, part.token, *queue),
             (ask.owner, name, _milliseconds(ask.lease), patience, waited),
         )
-        if token:
-            return Grant(name, ask.owner, int(token), ask.lease)
-        return Busy(max(0, left) / 1_000)
+        if isinstance(reply, list):
+            return Busy(max(0, reply[0]) / 1_000)
+        return Grant(name, ask.owner, int(reply), ask.lease)
 
     def renew(self, grants: Collection[Grant]) -> Collection[Grant]:
         by_part: dict[Part, list[Grant]] = {}
