@@ -113,7 +113,7 @@ class Renewal:
             self._thread.start()
         elif due_at < self._wakes_at:
             # Otherwise it wakes up early enough, and need not be run in between.
-            self._wakes_at = 0
+            self._wakes_at = due_at
             self._changed.notify()
 
     def lose(self, holding: Holding) -> None:
@@ -145,9 +145,11 @@ class Renewal:
         connections.close_all()
         with self._changed:
             until = time.monotonic() + IDLE
-            while not self._has_work() and (left := until - time.monotonic()) > 0:
-                self._wakes_at = math.inf
-                self._changed.wait(left)
+            while not self._has_work() and (now := time.monotonic()) < until:
+                # What woke it up may be over: it still wakes up for the next one early enough.
+                if self._wakes_at <= now:
+                    self._wakes_at = math.inf
+                self._changed.wait(min(until, self._wakes_at) - now)
             if not self._has_work():
                 self._thread = None
             return self._has_work()
