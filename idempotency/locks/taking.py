@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
 from asgiref.sync import AsyncToSync, sync_to_async
@@ -26,6 +27,7 @@ def new_owner() -> str:
     return f"{_host()}:{os.getpid()}:{secrets.token_hex(8)}"
 
 
+@cache
 def _host() -> str:
     return socket.gethostname()[:64]
 
