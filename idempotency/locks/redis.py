@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -113,8 +113,9 @@ class RedisLockBackend(BaseLockBackend):
             ((part.index,), (part.lock(""), part.queue(""), limit)) for part in self._parts
         ]
         replies = self.server.run_each(LIVE, calls)
-        found = [lock for now, *rows in replies for lock in _live(int(now), rows)]
-        return sorted(found, key=lambda lock: lock.token)[:limit]
+        found = [(row, int(now)) for now, *rows in replies for row in rows]
+        found.sort(key=lambda each: int(each[0].split(b" ", 1)[0]))
+        return [_live(row, now) for row, now in found[:limit]]
 
     def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
         part = self._part(ask.name)
@@ -166,10 +167,9 @@ def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1_000))
 
 
-def _live(now: int, rows: list[Any]) -> Iterator[LiveLock]:
-    """Give the locks of one part from what the script tells, instants in milliseconds."""
-    for name, ends_at, value, waiters in rows:
-        token, owner, since = value.decode().split(" ")
-        held_for = (now - int(since)) / 1_000
-        left = (int(ends_at) - now) / 1_000
-        yield LiveLock(name.decode(), owner, int(token), held_for, left, waiters)
+def _live(row: bytes, now: int) -> LiveLock:
+    """Give a lock from what the script tells of it, instants in milliseconds."""
+    token, owner, since, ends_at, waiters, name = row.decode().split(" ", 5)
+    held_for = (now - int(since)) / 1_000
+    left = (int(ends_at) - now) / 1_000
+    return LiveLock(name, owner, int(token), held_for, left, int(waiters))
