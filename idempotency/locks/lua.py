@@ -26,7 +26,7 @@ if call('EXISTS', lock, queue) > 0 then
         call('ZREM', queue, gone)
         call('ZREM', patient, gone)
     end
-    if tonumber(patience) > 0 then
+    if patience then
         call('ZADD', queue, 'NX', now - waited, owner)
         call('ZADD', patient, now + patience, owner)
         call('PEXPIRE', queue, patience * 2)

@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from ..redis_checks import check_memory, check_server
-from ..scripts import Call, Server
+from ..scripts import Call, Server, Word
 from ..waiting import LONGEST_PAUSE
 from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
 from .lua import ACQUIRE, LIVE, RELEASE, RENEW, WITHDRAW
@@ -75,12 +75,13 @@ class RedisLockBackend(BaseLockBackend):
     def acquire(self, ask: Ask) -> Grant | Busy:
         part, name = self._part(ask.name), ask.name
         queue = (part.queue(name), part.patient(name))
-        waited = round((time.monotonic() - ask.asked_at) * 1_000)
-        patience = PATIENCE if ask.queues else 0
+        words: list[Word] = [ask.owner, name, _milliseconds(ask.lease)]
+        if ask.queues:
+            words += (PATIENCE, round((time.monotonic() - ask.asked_at) * 1_000))
         reply = self.server.run(
             ACQUIRE,
             (part.lock(name), part.index, part.token, *queue),
-            (ask.owner, name, _milliseconds(ask.lease), patience, waited),
+            words,
         )
         if isinstance(reply, list):
             return Busy(max(0, reply[0]) / 1_000)
