@@ -128,6 +128,16 @@ class HeldLock:
         if self.remaining <= 0:
             raise StaleLock(f"The lock {self.name!r} is no longer held here.")
 
+    def confirm(self) -> bool:
+        """
+        Ask whether the lock is held, and let its lease start anew if it is.
+
+        Raises: `StoreUnavailable` if nobody can tell.
+        """
+        if self.is_transactional or self._is_released:
+            return not self.lost
+        return not (self.lost or self.backend.renew([self._grant]))
+
     def release(self) -> bool:
         """
         Free the lock now, and tell whether it was still held; a failed call may be repeated.

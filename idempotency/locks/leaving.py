@@ -38,9 +38,17 @@ def leave(held: HeldLock, *, failed: bool) -> None:
         return
     if pending:
         held.await_ends(pending)
-    was_held = not held.lost if pending else _release(held, failed=failed)
+    was_held = failed or _is_held_still(held) if pending else _release(held, failed=failed)
     if not was_held and not failed:
         raise StaleLock(f"The lock {held.name!r} was lost before its work was done.")
+
+
+def _is_held_still(held: HeldLock) -> bool:
+    """Ask who keeps the lock, so that a loss nobody has told of yet rolls the transaction back."""
+    try:
+        return held.confirm()
+    except StoreUnavailable:
+        return not held.lost
 
 
 def finish_leaving(place: Place) -> None:
