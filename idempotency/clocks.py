@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +32,10 @@ class Clock:
         """Give how far *column* lies ahead, in seconds."""
         raise NotImplementedError
 
+    def microseconds(self) -> Fragment:
+        """Give the microseconds since 1970, as a whole number."""
+        raise NotImplementedError
+
     def latest(self, first: str, second: str) -> str:
         """Give the greater of two values."""
         return f"GREATEST({first}, {second})"
@@ -45,6 +50,9 @@ class PostgreSQLClock(Clock):
 
     def seconds_until(self, column: str) -> Fragment:
         return f"EXTRACT(EPOCH FROM {column} - clock_timestamp())", []
+
+    def microseconds(self) -> Fragment:
+        return "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint", []
 
 
 class MySQLClock(Clock):
@@ -64,6 +72,9 @@ class MySQLClock(Clock):
         now, _ = self.now()
         return f"TIMESTAMPDIFF(MICROSECOND, {now}, {column}) / 1000000", []
 
+    def microseconds(self) -> Fragment:
+        return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", []
+
 
 class SQLiteClock(Clock):
     """SQLite has no clock of its own; all its writers run on one machine."""
@@ -81,6 +92,9 @@ class SQLiteClock(Clock):
         now, parameters = self.now()
         # Days are counted in floating point: exact to milliseconds, with noise behind them.
         return f"ROUND((julianday({column}) - julianday({now})) * 86400.0, 3)", parameters
+
+    def microseconds(self) -> Fragment:
+        return "%s", [time.time_ns() // 1_000]
 
     def latest(self, first: str, second: str) -> str:
         return f"MAX({first}, {second})"

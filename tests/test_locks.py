@@ -27,6 +27,7 @@ from idempotency import (
 from idempotency.locks import current_lock, get_backend
 from idempotency.locks.base import Ask, Busy, Grant
 from idempotency.locks.names import namer_for
+from idempotency.models import LockLease
 from tests.conftest import elsewhere, run_async
 from tests.models import Effect
 
@@ -170,6 +171,15 @@ def test_every_later_holder_has_a_greater_token(alias, name):
     tokens = [take_and_leave(alias, name).token for _ in range(20)]
 
     assert tokens == sorted(set(tokens))
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="its clock is that of the machine")
+def test_tokens_in_the_database_do_not_depend_on_the_clocks_of_hosts(name, monkeypatch):
+    first = take_and_leave("database", name)
+    LockLease.objects.filter(name=name).delete()  # As purging does, a day later.
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+
+    assert take_and_leave("database", name).token > first.token
 
 
 def test_error_of_the_body_frees_the_lock_and_comes_through(alias, name):

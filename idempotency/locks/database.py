@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,8 +44,7 @@ class DatabaseLockBackend(BaseLockBackend):
         self.using = self.options.get("using", DEFAULT_DB_ALIAS)
 
     def acquire(self, ask: Ask) -> Grant | Busy:
-        token = time.time_ns() // 1_000
-        found = self._reach(lambda leases, cursor: leases.take(cursor, ask, token))
+        found = self._reach(lambda leases, cursor: leases.take(cursor, ask))
         if isinstance(found, Grant) and self._shares_transaction():
             return replace(found, lease=None, within=Within(self.using))
         return found

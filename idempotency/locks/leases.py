@@ -18,7 +18,8 @@ class Leases:
     """
     The rows of `LockLease`, as one connection reaches them.
 
-    Whoever finds a lease over takes the row, and with it a token greater than the one before.
+    Whoever finds a lease over takes the row, and with it a token: the time by the database's clock,
+    or one more than the token before. So they grow even where a row was deleted meanwhile.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -26,9 +27,9 @@ class Leases:
         self.clock = clock_of(connection)
         self.table = connection.ops.quote_name(LockLease._meta.db_table)
 
-    def take(self, cursor: Any, ask: Ask, token: int) -> Grant | Busy:
-        """Give the lock, with *token* or a greater one, unless another's lease goes on."""
-        self._put(cursor, ask, token)
+    def take(self, cursor: Any, ask: Ask) -> Grant | Busy:
+        """Give the lock unless another's lease goes on."""
+        self._put(cursor, ask)
         return self._see(cursor, ask)
 
     def _see(self, cursor: Any, ask: Ask) -> Grant | Busy:
@@ -91,12 +92,12 @@ class Leases:
         lock = record_id("", "lock", name)
         return LockLease._meta.pk.get_db_prep_value(lock, self.connection)
 
-    def _row(self, ask: Ask, token: int) -> dict[str, Fragment]:
+    def _row(self, ask: Ask) -> dict[str, Fragment]:
         return {
             "id": ("%s", [self._id(ask.name)]),
             "name": ("%s", [ask.name]),
             "owner": ("%s", [ask.owner]),
-            "token": ("%s", [token]),
+            "token": self.clock.microseconds(),
             "taken_at": self.clock.now(),
             "ends_at": self.clock.after(ask.lease),
         }
@@ -106,9 +107,9 @@ class Leases:
         values = ", ".join(sql for sql, _ in row.values())
         return f"INSERT INTO {self.table} ({columns}) VALUES ({values})", _parameters(row)
 
-    def _put(self, cursor: Any, ask: Ask, token: int) -> None:
+    def _put(self, cursor: Any, ask: Ask) -> None:
         """Make the row *ask*'s if it is nobody's."""
-        insert, parameters = self._insert(self._row(ask, token))
+        insert, parameters = self._insert(self._row(ask))
         now, now_parameters = self.clock.now()
         latest = self.clock.latest(f"{self.table}.token + 1", "excluded.token")
         cursor.execute(
@@ -126,10 +127,11 @@ class Leases:
 class MySQLLeases(Leases):
     """Updates first, as MySQL's upsert knows no condition."""
 
-    def _put(self, cursor: Any, ask: Ask, token: int) -> None:
-        row = self._row(ask, token)
+    def _put(self, cursor: Any, ask: Ask) -> None:
+        row = self._row(ask)
         changes = {name: row[name] for name in ("owner", "taken_at", "ends_at")}
-        changes["token"] = (f"{self.clock.latest('token + 1', '%s')}", [token])
+        time, time_parameters = row["token"]
+        changes["token"] = self.clock.latest("token + 1", time), time_parameters
         assignments = ", ".join(f"{name} = {sql}" for name, (sql, _) in changes.items())
         now, now_parameters = self.clock.now()
         cursor.execute(
@@ -148,8 +150,8 @@ class MySQLLeases(Leases):
 class PostgreSQLLeases(Leases):
     """Takes a free lock in one statement."""
 
-    def take(self, cursor: Any, ask: Ask, token: int) -> Grant | Busy:
-        self._put(cursor, ask, token)
+    def take(self, cursor: Any, ask: Ask) -> Grant | Busy:
+        self._put(cursor, ask)
         taken = cursor.fetchone()
         return Grant(ask.name, ask.owner, taken[0], ask.lease) if taken else self._see(cursor, ask)
 
