@@ -14,6 +14,9 @@ from .exceptions import InvalidBackend
 
 Backend = TypeVar("Backend")
 
+LONGEST = 3_155_760_000
+"""The longest duration, in seconds: a hundred years, which every clock can count."""
+
 
 class Backends(Generic[Backend]):
     """Gives the object called *alias* in the setting `IDEMPOTENCY_<NAME>`, the same each time."""
@@ -65,6 +68,9 @@ class Backends(Generic[Backend]):
 def seconds_of(options: Mapping[str, Any], name: str, where: str) -> float:
     """Give the duration called *name*; raise `InvalidBackend` if it is none."""
     value = options[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InvalidBackend(f"{where}[{name!r}] is a number of seconds above 0, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
+        raise InvalidBackend(
+            f"{where}[{name!r}] is a number of seconds above 0, at most {LONGEST}, not"
+            f" {value!r:.80}."
+        )
     return value

@@ -31,6 +31,7 @@ def test_project_of_the_tests_has_nothing_wrong():
     [
         ("STORES", {}, "E001"),
         ("STORES", {"default": {"LEASE": 0}}, "E002"),
+        ("STORES", {"default": {"RETENTION": float("inf")}}, "E002"),
         ("STORES", {"default": {"BACKEND": "no.such.Store"}}, "E002"),
         ("STORES", {"default": {"OPTIONS": {"using": "nowhere"}}}, "E003"),
         ("HEADER", "", "E011"),
@@ -150,6 +151,8 @@ def test_locks_are_fine_as_they_are():
         {"default": {"BACKEND": "idempotency.locks.NoSuchBackend"}},
         {"default": {"LEASE": 0}},
         {"default": {"LEASE": "30"}},
+        {"default": {"LEASE": float("inf")}},
+        {"default": {"LEASE": 1e12}},
         {"default": {"BACKEND": "no.such.module.Backend"}},
     ],
 )

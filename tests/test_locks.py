@@ -24,6 +24,7 @@ from idempotency import (
     cache_lock,
     lock,
 )
+from idempotency.backends import LONGEST
 from idempotency.locks import current_lock, get_backend
 from idempotency.locks.base import Ask, Busy, Grant
 from idempotency.locks.names import namer_for
@@ -234,6 +235,13 @@ def test_lease_that_nobody_renews_ends(alias, name):
         outlive()
 
     assert told == [(True, 0, True)]
+
+
+@pytest.mark.parametrize("alias", ["database", "redis"], indirect=True)
+def test_longest_lease_is_kept(alias, name):
+    with lock(name, backend=alias, lease=LONGEST) as held:
+        assert not is_free(alias, name)
+        assert held.remaining > LONGEST - 60
 
 
 def test_leaving_a_lock_that_was_lost_tells_so(alias, name):
@@ -626,10 +634,14 @@ def test_what_would_run_after_its_call_is_refused(function):
         {"wait": True},
         {"wait": float("inf")},
         {"wait": float("nan")},
+        {"wait": 10**400},
         {"lease": 0},
         {"lease": -1},
         {"lease": "5"},
         {"lease": float("nan")},
+        {"lease": float("inf")},
+        {"lease": 1e10},
+        {"lease": 10**400},
         {"on_locked": "wait"},
         {"on_lost": 5},
     ],

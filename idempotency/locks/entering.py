@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..backends import LONGEST
 from ..exceptions import LockReentered, LockUnavailable, StaleLock
 from . import context
 from .base import BaseLockBackend, Grant
@@ -32,17 +33,20 @@ class Terms:
 
     def __post_init__(self) -> None:
         if not _is_seconds(self.wait) or self.wait < 0:
-            raise ValueError(f"wait is a number of seconds, 0 or more, not {self.wait!r}.")
+            raise ValueError(
+                f"wait is a number of seconds, from 0 to {LONGEST}, not {self.wait!r:.80}."
+            )
         if self.lease is not None and not (_is_seconds(self.lease) and self.lease >= SHORTEST):
             raise ValueError(
-                f"lease is a number of seconds, {SHORTEST} or more, not {self.lease!r}."
+                f"lease is a number of seconds, from {SHORTEST} to {LONGEST}, not"
+                f" {self.lease!r:.80}."
             )
         if self.on_lost is not None and not callable(self.on_lost):
             raise ValueError(f"on_lost is a function that takes the lock, not {self.on_lost!r}.")
 
 
 def _is_seconds(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value < float("inf")
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= LONGEST
 
 
 class Entrance:
