@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Generic, TypeVar, cast
 
 from django.core.signals import setting_changed
@@ -21,8 +21,9 @@ LONGEST = 3_155_760_000
 class Backends(Generic[Backend]):
     """Gives the object called *alias* in the setting `IDEMPOTENCY_<NAME>`, the same each time."""
 
-    def __init__(self, name: str, defaults: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, defaults: Mapping[str, Any], base: type) -> None:
         self.name = name
+        self.base = base
         self.defaults = defaults
         self._made: dict[str, Backend] = {}
         self._lock = threading.Lock()
@@ -49,12 +50,19 @@ class Backends(Generic[Backend]):
         described = self.described()
         if alias not in described:
             raise InvalidBackend(f"{self.setting} has no {alias!r}.")
-        options = {**self.defaults, **described[alias]}
+        where = f"{self.setting}[{alias!r}]"
+        options = {**self.defaults, **_members(described[alias], self.defaults, where)}
+        _members(options["OPTIONS"], None, f"{where}['OPTIONS']")
+        return cast(Backend, self._class_of(options["BACKEND"], where)(alias, options))
+
+    def _class_of(self, path: Any, where: str) -> type:
         try:
-            backend = import_string(options["BACKEND"])
-        except ImportError as error:
-            raise InvalidBackend(f"{self.setting}[{alias!r}]: {error}") from error
-        return cast(Backend, backend(alias, options))
+            found = import_string(path)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InvalidBackend(f"{where}['BACKEND'] is no path of a class: {error}") from error
+        if isinstance(found, type) and issubclass(found, self.base):
+            return found
+        raise InvalidBackend(f"{where}['BACKEND'] is no {self.base.__name__}: {path!r}.")
 
     def forget(self) -> None:
         """Make each anew when it is asked for again."""
@@ -63,6 +71,22 @@ class Backends(Generic[Backend]):
     def _forget_changed(self, *, setting: str, **kwargs: object) -> None:
         if setting == self.setting:
             self.forget()
+
+
+def check_options(options: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    """Raise `InvalidBackend` if *options* has another name than the *known* ones."""
+    unknown = ", ".join(sorted(repr(name) for name in set(options) - set(known)))
+    if unknown:
+        names = ", ".join(known) or "nothing"
+        raise InvalidBackend(f"{where} has {unknown}; it takes {names}.")
+
+
+def _members(described: Any, known: Collection[str] | None, where: str) -> Mapping[str, Any]:
+    if not isinstance(described, Mapping):
+        raise InvalidBackend(f"{where} is a dict, not {described!r}.")
+    if known is not None:
+        check_options(described, known, where)
+    return described
 
 
 def seconds_of(options: Mapping[str, Any], name: str, where: str) -> float:

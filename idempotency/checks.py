@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib import metadata
 from typing import Any
@@ -87,8 +87,8 @@ def check_stores(
     *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Let each store check itself."""
-    if "default" not in settings.STORES:
-        return [Error("IDEMPOTENCY_STORES has no 'default'.", id="idempotency.E001")]
+    if not isinstance(settings.STORES, Mapping) or "default" not in settings.STORES:
+        return [Error("IDEMPOTENCY_STORES is no dict with a 'default'.", id="idempotency.E001")]
     found: list[CheckMessage] = []
     for alias in settings.STORES:
         try:
@@ -107,7 +107,7 @@ def check_services(
 ) -> list[CheckMessage]:
     """Let each store ask its server, when databases may be asked as well."""
     found: list[CheckMessage] = []
-    for alias in settings.STORES if databases else []:
+    for alias in settings.STORES or [] if databases else []:
         with suppress(ImproperlyConfigured):  # `check_stores` tells.
             found += build_store(alias).check_service()
     return found
@@ -138,7 +138,7 @@ def check_sqlite(
     *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Tell if writers of a SQLite file would fail instead of queueing."""
-    used = {dict(one.get("OPTIONS", {})).get("using", "default") for one in _backends()}
+    used = {one.get("using", "default") for one in _options()}
     return [
         Warning(
             f"Database {alias!r} begins its transactions without the write lock: one that reads"
@@ -152,9 +152,12 @@ def check_sqlite(
     ]
 
 
-def _backends() -> list[Any]:
-    described = (*settings.STORES.values(), *settings.LOCKS.values())
-    return [options for options in described if isinstance(options, dict)]
+def _options() -> list[Mapping[str, Any]]:
+    """Give the OPTIONS of each store and lock backend that has some as they should be."""
+    settings_of_all = [one for one in (settings.STORES, settings.LOCKS) if isinstance(one, Mapping)]
+    described = [each for one in settings_of_all for each in one.values()]
+    found = [each.get("OPTIONS", {}) for each in described if isinstance(each, Mapping)]
+    return [options for options in found if isinstance(options, Mapping)]
 
 
 def _is_immediate(alias: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,8 +25,8 @@ def check_locks(
     *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Let each lock backend check itself."""
-    if "default" not in settings.LOCKS:
-        return [Error("IDEMPOTENCY_LOCKS has no 'default'.", id="idempotency.E017")]
+    if not isinstance(settings.LOCKS, Mapping) or "default" not in settings.LOCKS:
+        return [Error("IDEMPOTENCY_LOCKS is no dict with a 'default'.", id="idempotency.E017")]
     found: list[CheckMessage] = []
     for alias in settings.LOCKS:
         try:
@@ -45,7 +45,7 @@ def check_lock_services(
 ) -> list[CheckMessage]:
     """Let each lock backend ask its server, when databases may be asked as well."""
     found: list[CheckMessage] = []
-    for alias in settings.LOCKS if databases else []:
+    for alias in settings.LOCKS or [] if databases else []:
         with suppress(ImproperlyConfigured):  # `check_locks` tells.
             backend = build_backend(alias)
             if backend.using is None or backend.using in (databases or []):
@@ -88,5 +88,6 @@ def _leases() -> Iterator[tuple[str, Any]]:
         ("IDEMPOTENCY_STORES", settings.STORES, STORE),
         ("IDEMPOTENCY_LOCKS", settings.LOCKS, LOCK),
     ):
-        for alias, options in described.items():
-            yield f"{setting}[{alias!r}]", {**defaults, **options}["LEASE"]
+        for alias, options in described.items() if isinstance(described, Mapping) else ():
+            if isinstance(options, Mapping):  # `check_locks` and `check_stores` tell.
+                yield f"{setting}[{alias!r}]", {**defaults, **options}["LEASE"]

@@ -30,6 +30,11 @@ def test_project_of_the_tests_has_nothing_wrong():
     ("name", "value", "id"),
     [
         ("STORES", {}, "E001"),
+        ("STORES", None, "E001"),
+        ("STORES", {"default": None}, "E002"),
+        ("STORES", {"default": {"OPTIONS": None}}, "E002"),
+        ("STORES", {"default": {"RETENTIONS": 1}}, "E002"),
+        ("STORES", {"default": {"BACKEND": "idempotency.locks.HeldLock"}}, "E002"),
         ("STORES", {"default": {"LEASE": 0}}, "E002"),
         ("STORES", {"default": {"RETENTION": float("inf")}}, "E002"),
         ("STORES", {"default": {"BACKEND": "no.such.Store"}}, "E002"),
@@ -154,12 +159,23 @@ def test_locks_are_fine_as_they_are():
         {"default": {"LEASE": float("inf")}},
         {"default": {"LEASE": 1e12}},
         {"default": {"BACKEND": "no.such.module.Backend"}},
+        None,
+        {"default": None},
+        {"default": {"LEASES": 30}},
+        {"default": {"OPTIONS": None}},
+        {"default": {"OPTIONS": {"usinng": "other"}}},
+        {"default": {"BACKEND": None}},
+        {"default": {"BACKEND": "datetime.timedelta"}},
+        {"default": {"BACKEND": "idempotency.locks.HeldLock"}},
+        {"default": {"BACKEND": "idempotency.locks.get_backend"}},
     ],
 )
 def test_lock_backend_that_cannot_be_made_is_an_error(settings, locks):
     settings.IDEMPOTENCY_LOCKS = locks
 
-    assert [found.id for found in lock_checks.check_locks()] == ["idempotency.E017"]
+    assert [one.id for one in lock_checks.check_locks()] == ["idempotency.E017"]
+    assert found() >= {"idempotency.E017"}
+    assert not asked()
 
 
 def test_lock_backend_with_an_unknown_database_is_an_error(settings):

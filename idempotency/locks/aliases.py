@@ -19,11 +19,11 @@ class _LockBackends(Backends[BaseLockBackend]):
     def described(self) -> Mapping[str, Mapping[str, Any]]:
         locks = super().described()
         default = locks.get("default", {})
-        is_redis = default.get("BACKEND") == _REDIS
+        is_redis = isinstance(default, Mapping) and default.get("BACKEND") == _REDIS
         return {CACHE: default if is_redis else {"BACKEND": _REDIS}, **locks}
 
 
-_backends = _LockBackends("LOCKS", LOCK)
+_backends = _LockBackends("LOCKS", LOCK, BaseLockBackend)
 
 
 def get_backend(alias: str = "default") -> BaseLockBackend:

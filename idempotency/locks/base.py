@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.checks import CheckMessage
 
-from ..backends import seconds_of
+from ..backends import check_options, seconds_of
 from ..rollbacks import Within
 
 
@@ -78,10 +78,16 @@ class BaseLockBackend(ABC):
     thread_sensitive = False
     """Whether asynchronous callers need the thread that Django's ORM uses for them."""
 
+    option_names: Collection[str] | None = None
+    """What OPTIONS may have; None does not check that."""
+
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         self.alias = alias
         self.options: Mapping[str, Any] = options["OPTIONS"]
-        self.lease = seconds_of(options, "LEASE", f"IDEMPOTENCY_LOCKS[{alias!r}]")
+        where = f"IDEMPOTENCY_LOCKS[{alias!r}]"
+        self.lease = seconds_of(options, "LEASE", where)
+        if self.option_names is not None:
+            check_options(self.options, self.option_names, f"{where}['OPTIONS']")
 
     @abstractmethod
     def acquire(self, ask: Ask) -> Grant | Busy:

@@ -38,6 +38,7 @@ class DatabaseLockBackend(BaseLockBackend):
 
     using: str
     thread_sensitive = True
+    option_names = ("using",)
 
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)

@@ -68,6 +68,8 @@ class RedisLockBackend(BaseLockBackend):
     OPTIONS: `cache`, the alias in CACHES.
     """
 
+    option_names = ("cache",)
+
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)
         self.server = Server(self.options.get("cache", DEFAULT_CACHE_ALIAS))

@@ -8,7 +8,7 @@ from ..backends import Backends
 from ..conf import STORE
 from .base import BaseStore
 
-_stores: Backends[BaseStore] = Backends("STORES", STORE)
+_stores: Backends[BaseStore] = Backends("STORES", STORE, BaseStore)
 
 
 def get_store(alias: str = "default") -> BaseStore:

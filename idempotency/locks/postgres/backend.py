@@ -45,6 +45,7 @@ class AdvisoryLockBackend(BaseLockBackend):
     """
 
     using: str
+    option_names = ("using", "level")
 
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)

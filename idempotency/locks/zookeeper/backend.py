@@ -36,6 +36,8 @@ class ZooKeeperLockBackend(BaseLockBackend):
     step waits for ZooKeeper; `client`, further options of kazoo's client.
     """
 
+    option_names = ("hosts", "root", "timeout", "client")
+
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)
         where = f"IDEMPOTENCY_LOCKS[{alias!r}]['OPTIONS']"
