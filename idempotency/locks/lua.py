@@ -22,11 +22,15 @@ local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 if call('EXISTS', lock, queue) > 0 then
-    for _, gone in ipairs(call('ZRANGEBYSCORE', patient, '-inf', now)) do
-        call('ZREM', queue, gone)
-        call('ZREM', patient, gone)
+    local function drop(least, most)
+        for _, gone in ipairs(call('ZRANGEBYSCORE', patient, least, most)) do
+            call('ZREM', queue, gone)
+            call('ZREM', patient, gone)
+        end
     end
+    drop('-inf', now)
     if patience then
+        drop('(' .. now + patience, '+inf')
         call('ZADD', queue, 'NX', now - waited, owner)
         call('ZADD', patient, now + patience, owner)
         call('PEXPIRE', queue, patience * 2)
@@ -38,7 +42,7 @@ if call('EXISTS', lock, queue) > 0 then
     end
     local first = call('ZRANGE', queue, 0, 0)[1]
     if first and first ~= owner then
-        return {0}
+        return {(call('ZSCORE', patient, first) or now) - now}
     end
     call('ZREM', queue, owner)
     call('ZREM', patient, owner)
@@ -56,7 +60,10 @@ call('ZADD', index, now + lease, name)
 return token
 """)
 """
-Give the token, or {milliseconds}: until the lease is over, 0 if it is another's turn.
+Give the token, or {milliseconds}: until the lease, or the turn of another, is over.
+
+Nobody is patient for longer than *patience*, which those who queue say, unless the clock went back;
+those who live then line up anew at their next try.
 
 A token is the time in microseconds, so that it grows even if Redis has lost all it knew, and
 greater than the last one, so that it grows even if the clock does not.
