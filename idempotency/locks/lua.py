@@ -29,8 +29,8 @@ if call('EXISTS', lock, queue) > 0 then
         end
     end
     drop('-inf', now)
-    if patience then
-        drop('(' .. now + patience, '+inf')
+    drop('(' .. now + patience, '+inf')
+    if waited then
         call('ZADD', queue, 'NX', now - waited, owner)
         call('ZADD', patient, now + patience, owner)
         call('PEXPIRE', queue, patience * 2)
@@ -62,8 +62,8 @@ return token
 """
 Give the token, or {milliseconds}: until the lease, or the turn of another, is over.
 
-Nobody is patient for longer than *patience*, which those who queue say, unless the clock went back;
-those who live then line up anew at their next try.
+Only those who queue say for how long they have *waited*. Nobody is patient for longer than
+*patience*, unless the clock went back; those who live then line up anew at their next try.
 
 A token is the time in microseconds, so that it grows even if Redis has lost all it knew, and
 greater than the last one, so that it grows even if the clock does not.

@@ -77,9 +77,9 @@ class RedisLockBackend(BaseLockBackend):
     def acquire(self, ask: Ask) -> Grant | Busy:
         part, name = self._part(ask.name), ask.name
         queue = (part.queue(name), part.patient(name))
-        words: list[Word] = [ask.owner, name, _milliseconds(ask.lease)]
+        words: list[Word] = [ask.owner, name, _milliseconds(ask.lease), PATIENCE]
         if ask.queues:
-            words += (PATIENCE, round((time.monotonic() - ask.asked_at) * 1_000))
+            words.append(round((time.monotonic() - ask.asked_at) * 1_000))
         reply = self.server.run(
             ACQUIRE,
             (part.lock(name), part.index, part.token, *queue),
