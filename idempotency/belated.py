@@ -8,6 +8,7 @@ from contextlib import suppress
 from .exceptions import StaleClaim
 from .renewal import Holding, renewal
 from .stores.base import BaseStore, Claim
+from .uptime import uptime
 
 Settle = Callable[[], object]
 
@@ -20,22 +21,23 @@ class Belated:
 
     def __init__(self, store: BaseStore) -> None:
         self.store = store
-        self._ends: dict[Claim, Settle] = {}
+        self._ends: dict[Claim, tuple[Settle, float]] = {}
 
     def add(self, claim: Claim, lease: float, settle: Settle) -> None:
         """Call *settle* until it ends *claim* or tells that it is stale."""
-        self._ends[claim] = settle
-        holding = Holding(self, claim, LEASES * lease, lambda: self._ends.pop(claim, None))
+        holding = Holding(self, claim, LEASES * lease)
+        self._ends[claim] = settle, holding.ends_at
         holding.due_at -= holding.third * 3 / 4
         renewal.add(holding)
 
     def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
         """Settle *claims*; give them all, as there is nothing left to renew."""
         for claim in claims:
-            settle = self._ends.get(claim)
+            settle, until = self._ends.get(claim, (None, 0.0))
             if settle is not None:  # Otherwise it was settled before the one that failed.
-                with suppress(StaleClaim):
-                    settle()
+                if uptime() < until:
+                    with suppress(StaleClaim):
+                        settle()
                 del self._ends[claim]
         return claims
 

@@ -16,7 +16,7 @@ MODULES = {
 
 LAYERS = [
     {"exceptions", "conf", "canonical"},
-    {"keys", "fingerprints", "fields", "backends", "waiting"},
+    {"keys", "fingerprints", "fields", "backends", "waiting", "uptime"},
     {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
     {"inserts", "optimistic", "redis_checks"},
     {"pessimistic"},

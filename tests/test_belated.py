@@ -13,9 +13,9 @@ FIRST, SECOND = (Claim(Call("s", "o", key), 1, 1, 900.0) for key in ("first", "s
 
 @pytest.fixture
 def late():
-    before = set(renewal._holdings)
+    before = renewal.holdings
     yield Belated(get_store())
-    for holding in set(renewal._holdings) - before:
+    for holding in renewal.holdings - before:
         renewal.discard(holding)
 
 
@@ -49,7 +49,7 @@ def test_end_of_a_claim_that_was_taken_over_is_dropped(late):
 def test_first_try_is_soon(late):
     late.add(FIRST, 900, lambda: None)
 
-    (holding,) = (each for each in renewal._holdings if each.renewer is late)
+    (holding,) = (each for each in renewal.holdings if each.renewer is late)
     assert holding.due_at < holding.ends_at - 1_600
 
 

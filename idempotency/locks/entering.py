@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asgiref.sync import iscoroutinefunction
+
 from ..backends import LONGEST
 from ..exceptions import LockReentered, LockUnavailable, StaleLock
 from . import context
@@ -43,6 +45,8 @@ class Terms:
             )
         if self.on_lost is not None and not callable(self.on_lost):
             raise ValueError(f"on_lost is a function that takes the lock, not {self.on_lost!r}.")
+        if iscoroutinefunction(self.on_lost):
+            raise ValueError("on_lost is called in a thread without a loop: it is synchronous.")
 
 
 def _is_seconds(value: object) -> bool:
@@ -118,6 +122,8 @@ class Entrance:
         except StaleLock:
             leave(held, failed=True)
             raise
+        if self.terms.on_lost is not None:
+            held.tell_also(self.terms.on_lost)
         return held
 
     def _taking(self) -> Taking:

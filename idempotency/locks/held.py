@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Callable
+from functools import partial
+from weakref import ref
 
-from ..exceptions import StaleLock
+from ..exceptions import IdempotencyError, StaleLock
 from ..renewal import Holding, renewal
+from ..uptime import uptime
 from .base import BaseLockBackend, Grant
 
+logger = logging.getLogger("idempotency")
 OnLost = Callable[["HeldLock"], object]
 
 
@@ -24,11 +28,11 @@ class HeldLock:
     """
 
     __slots__ = (
+        "__weakref__",
         "_depth",
         "_grant",
         "_holding",
         "_is_released",
-        "_is_renewed",
         "_left_by",
         "_mutex",
         "_pending",
@@ -53,13 +57,19 @@ class HeldLock:
         self._pending = 0  # Transactions around it whose end it waits for.
         self._left_by = 0
         self._process = os.getpid()
-        told = None if on_lost is None else (lambda: on_lost(self))
         lease = math.inf if grant.lease is None else grant.lease
+        told = None if on_lost is None else partial(_tell, on_lost, ref(self))
         self._holding = Holding(backend, grant, lease, told, started_at)
-        self._is_renewed = renew and grant.lease is not None
-        if self._is_renewed:
-            renewal.add(self._holding)
-        backend.watch(grant, self._lose)
+        renewal.add(self._holding, renew=renew and grant.lease is not None)
+        backend.watch(grant, partial(_lose, ref(self)))
+
+    def __del__(self) -> None:
+        # Whoever held it was interrupted, or ended without leaving it.
+        holding = getattr(self, "_holding", None)
+        if holding is not None and not self.is_over:
+            renewal.discard(holding)
+            if not self.is_transactional:
+                renewal.run_soon(partial(_free_left, self.backend, self._grant), self.backend)
 
     def __repr__(self) -> str:
         return f"<HeldLock {self.name!r} token={self.token} remaining={self.remaining:.1f}>"
@@ -101,9 +111,9 @@ class HeldLock:
     @property
     def remaining(self) -> float:
         """Seconds until the lease is over if nothing renews it; 0 if it was lost or released."""
-        if self.is_over or self._holding.lost or self._is_undone:
+        if self.is_over or self._holding.is_refused or self._is_undone:
             return 0.0
-        return max(0.0, self._holding.ends_at - time.monotonic())
+        return max(0.0, self._holding.ends_at - uptime())
 
     @property
     def goes_on(self) -> bool:
@@ -180,7 +190,12 @@ class HeldLock:
                 return True
             return self._free()
 
-    def _lose(self) -> None:
+    def tell_also(self, on_lost: OnLost) -> None:
+        """Call *on_lost* with this lock as well when it is lost."""
+        renewal.tell_also(self._holding, partial(_tell, on_lost, ref(self)))
+
+    def lose(self) -> None:
+        """Take note that the lock is lost."""
         if not self.is_over:
             renewal.lose(self._holding)
 
@@ -189,10 +204,31 @@ class HeldLock:
         self._is_released = True
 
     def _free(self) -> bool:
-        if self._is_renewed:
-            renewal.discard(self._holding)
+        renewal.discard(self._holding)
         if self.is_over:
             return False
         freed = self.backend.release(self._grant)
         self._is_released = True
         return freed
+
+
+def _tell(on_lost: OnLost, lost: ref[HeldLock]) -> None:
+    held = lost()
+    if held is not None:
+        on_lost(held)
+
+
+def _lose(lost: ref[HeldLock]) -> None:
+    held = lost()
+    if held is not None:
+        held.lose()
+
+
+def _free_left(backend: BaseLockBackend, grant: Grant) -> None:
+    """Free a lock that nobody can leave any more."""
+    try:
+        freed = backend.release(grant)
+    except IdempotencyError:
+        freed = False
+    what = "was freed" if freed else "lasts until its lease is over"
+    logger.warning("The lock %r was held by nobody any more, and %s.", grant.name, what)

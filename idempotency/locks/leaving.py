@@ -69,7 +69,7 @@ def _end(held: HeldLock, *, committed: bool) -> None:
     else:
         place = (held.backend.alias, held.name)
         _undone[place] = held
-        renewal.run_soon(lambda: finish_leaving(place))
+        renewal.run_soon(lambda: finish_leaving(place), held.backend)
 
 
 def _release_committed(held: HeldLock) -> None:

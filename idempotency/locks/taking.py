@@ -15,6 +15,7 @@ from typing import TypeVar
 from asgiref.sync import AsyncToSync, sync_to_async
 
 from ..exceptions import IdempotencyError, LockUnavailable
+from ..uptime import uptime
 from ..waiting import LONGEST_PAUSE, Pauses, to_its_end
 from .base import Ask, BaseLockBackend, Busy, Grant
 
@@ -39,7 +40,7 @@ class Taking:
         self.backend = backend
         self.ask = Ask(name, new_owner(), lease, queues=wait > 0)
         self.wait = wait
-        self.started_at = time.monotonic()
+        self.started_at = uptime()
         """When the try began that got the lock: the lease is counted from here."""
 
     def take(self) -> Grant:
@@ -74,7 +75,7 @@ class Taking:
         return Pauses(longest=LONGEST_PAUSE), time.monotonic() + self.wait
 
     def _try(self) -> Grant | Busy:
-        self.started_at = time.monotonic()
+        self.started_at = uptime()
         return self.backend.acquire(self.ask)
 
     def _pause(self, busy: Busy, pauses: Pauses, deadline: float) -> float:

@@ -233,7 +233,7 @@ def test_thousands_of_short_holds_leave_nothing_renewed(alias, name):
         with lock(name, backend=alias, lease=1):
             pass
 
-    assert renewal._holdings == set()
+    assert renewal.holdings == set()
     assert [one for one in get_backend(alias).live() if one.name == name] == []
 
 

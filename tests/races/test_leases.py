@@ -99,12 +99,12 @@ def test_many_leases_are_kept_by_one_thread_while_their_owners_are_busy():
             with pytest.raises(KeyInProgress):
                 place(lambda: "twice", key=f"key-{number}")
             refused += 1
-    names = [thread.name for thread in threading.enumerate()]
+    renewers = [worker for worker in renewal.workers if worker.holdings]
     release.set()
     for thread in threads:
         thread.join(60)
 
-    assert names.count("idempotency-renewal") == 1
+    assert [worker.thread.name for worker in renewers] == ["idempotency-renewal"]
     assert failures == []
     assert refused >= claims / 7
     assert set(IdempotencyRecord.objects.values_list("attempts", "state")) == {(1, "completed")}
@@ -164,7 +164,7 @@ def test_lease_that_cannot_be_renewed_until_it_is_over_counts_as_lost(monkeypatc
 
 @one_writer
 def test_claim_that_hangs_is_not_renewed_for_ever(monkeypatch, caplog):
-    monkeypatch.setattr("idempotency.renewal.MOST_LEASES", 1)
+    monkeypatch.setattr("idempotency.renewal.holdings.MOST_LEASES", 1)
 
     def hang():
         wait_until(lambda: IdempotencyRecord.objects.get().ends_at < timezone.now())
@@ -174,25 +174,28 @@ def test_claim_that_hangs_is_not_renewed_for_ever(monkeypatch, caplog):
 
 
 def test_thread_ends_when_there_is_nothing_left_to_renew(monkeypatch):
-    monkeypatch.setattr("idempotency.renewal.IDLE", 0.05)
+    monkeypatch.setattr("idempotency.renewal.workers.IDLE", 0.05)
     own = Renewal()
 
     with own.holding(get_store(), None, 30):
-        assert own._thread.is_alive()
-    thread = own._thread
+        (worker,) = own.workers
+        wait_until(lambda: worker.thread)
+        thread = worker.thread
 
     wait_until(lambda: not thread.is_alive())
+    assert own.workers == []
     with own.holding(get_store(), None, 30):
-        assert own._thread.is_alive()
+        wait_until(lambda: own.workers[0].thread.is_alive())
 
 
 def test_child_of_a_fork_renews_nothing_of_its_parent():
     def look(report):
-        report((len(renewal._holdings), renewal._thread))
+        report((len(renewal.holdings), renewal.workers))
         place(lambda: 1, key="child")
-        report(renewal._thread.name)
+        wait_until(lambda: renewal.workers[0].thread)
+        report(renewal.workers[0].thread.name)
 
     with renewal.holding(get_store(), None, 30):
         reports, _ = Child(look).join()
 
-    assert reports == [(0, None), "idempotency-renewal"]
+    assert reports == [(0, []), "idempotency-renewal"]
