@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
 
+# Not the common one: whoever seeds that, as tests do, would make all callers wait alike.
+_chance = random.SystemRandom()
+
 LONGEST_PAUSE = 0.1
 """Seconds after which one that waits for a lock tries again, even if nobody told it to."""
 
@@ -26,7 +29,7 @@ class Pauses:
     def pause(self) -> float:
         """Give the seconds until the next try."""
         self.next = min(self.next * 2, self.longest)
-        return random.uniform(self.next / 2, self.next)  # noqa: S311 - not a secret.
+        return _chance.uniform(self.next / 2, self.next)
 
 
 async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:

@@ -101,17 +101,19 @@ def zookeeper_server() -> Iterator[ZooKeeper]:
         except NotStarted as error:
             do_without("ZooKeeper", error)
         yield server
-        end_all()  # kazoo's threads would look for it in vain.
+        end_all()  # Some tests begin a session without the fixture below.
 
 
 @pytest.fixture
-def zookeeper_locks(zookeeper_server: ZooKeeper, settings: Any) -> None:
+def zookeeper_locks(zookeeper_server: ZooKeeper, settings: Any) -> Iterator[None]:
     """Tell the alias "zookeeper", if there is one, where that is."""
     options = {"OPTIONS": {"hosts": zookeeper_server.hosts}, "LEASE": 2}
     settings.IDEMPOTENCY_LOCKS = {
         **settings.IDEMPOTENCY_LOCKS,
         "zookeeper": {**settings.IDEMPOTENCY_LOCKS["zookeeper"], **options},
     }
+    yield
+    end_all()  # kazoo's threads take numbers out of `random`, which some tests want for themselves.
 
 
 class Gate:
