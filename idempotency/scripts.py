@@ -65,6 +65,12 @@ class Server:
             raise InvalidBackend(_NOT_REDIS.format(self.alias)) from error
 
     @property
+    def patience(self) -> float:
+        """Seconds for which an answer is waited for."""
+        timeout = self.client.connection_pool.connection_kwargs.get("socket_timeout")
+        return TIMEOUT if timeout is None else float(timeout)
+
+    @property
     def space(self) -> str:
         """What sets the keys of this alias apart from those of other projects."""
         cache = caches[self.alias]

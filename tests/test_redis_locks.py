@@ -1,16 +1,17 @@
 """What Redis adds to the contract of locks: a queue, by its own clock, and time-outs."""
 
+import threading
 import time
 import uuid
 
 import pytest
 from django_redis.pool import ConnectionFactory
 
-from idempotency import lock
+from idempotency import StoreUnavailable, lock
 from idempotency.locks import get_backend
 from idempotency.locks.base import Ask, Busy, Grant
 from idempotency.locks.redis import PATIENCE
-from tests.test_locks import is_free
+from tests.test_locks import Elsewhere, is_free
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -37,21 +38,6 @@ def name():
 def queue_up_and_die(name):
     """Be the first who waits for the lock, and never come back."""
     assert isinstance(get_backend().acquire(Ask(name, "dead:1", 5, queues=True)), Busy)
-
-
-def runs_of_scripts(own_redis):
-    return int(own_redis.tell("INFO", "commandstats")["cmdstat_evalsha"]["calls"])
-
-
-def test_those_behind_a_dead_waiter_ask_seldom(own_redis, name):
-    with lock(name):
-        queue_up_and_die(name)
-    before = runs_of_scripts(own_redis)
-
-    with lock(name, wait=20):
-        asked = runs_of_scripts(own_redis) - before
-
-    assert asked < 20
 
 
 def test_refused_caller_learns_how_long_it_is_the_turn_of_another(name):
@@ -87,3 +73,24 @@ def test_waiter_that_lives_on_when_the_clock_went_back_keeps_its_place(name):
 
     assert isinstance(backend.acquire(Ask(name, "you", 5, queues=True)), Busy)
     assert isinstance(backend.acquire(ask), Grant)
+
+
+def test_caller_waits_in_patience_for_a_redis_with_a_short_time_out(settings, name):
+    keep_in(settings, SOCKET_TIMEOUT=0.05)
+
+    with Elsewhere("default", name) as other:
+        threading.Timer(0.5, other.may_go.set).start()
+        with lock(name, wait=20) as held:
+            held.assert_held()
+
+
+@pytest.mark.parametrize("wait", [0, 0.2])
+def test_silent_redis_costs_one_time_out(own_redis, name, wait):
+    with lock(name):
+        pass
+
+    started_at = time.monotonic()
+    with own_redis.paused(), pytest.raises(StoreUnavailable), lock(name, wait=wait):
+        pass
+
+    assert time.monotonic() - started_at < 0.9  # SOCKET_TIMEOUT is 0.5.

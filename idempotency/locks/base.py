@@ -11,6 +11,7 @@ from typing import Any
 from django.core.checks import CheckMessage
 
 from ..backends import check_options, seconds_of
+from ..exceptions import LockUnavailable
 from ..rollbacks import Within
 
 
@@ -123,6 +124,14 @@ class BaseLockBackend(ABC):
 
         Most backends learn it when they renew.
         """
+
+    def may_leave(self, ask: Ask, error: BaseException) -> bool:
+        """
+        Whether *error*, which ended *ask*, may have left something that `withdraw` takes away.
+
+        That is a place in the queue, or a lock whose grant never arrived.
+        """
+        return ask.queues or not isinstance(error, LockUnavailable)
 
     def check_lease(self, lease: float) -> None:  # noqa: B027 - most bear any length.
         """Raise `ValueError` if the backend cannot keep to a lease of *lease* seconds."""

@@ -10,8 +10,7 @@ from typing import Any
 from zlib import crc32
 
 from django.core.cache import DEFAULT_CACHE_ALIAS
-from django.core.checks import CheckMessage, Warning
-from django.core.exceptions import ImproperlyConfigured
+from django.core.checks import CheckMessage
 
 from ..redis_checks import check_memory, check_server
 from ..scripts import Call, Server, Word
@@ -24,6 +23,9 @@ PARTS = 16
 
 PATIENCE = 400
 """Milliseconds for which a waiting caller keeps its turn without trying again."""
+
+SHORTEST_PATIENCE = 3 * LONGEST_PAUSE
+"""Seconds below which no answer may be held back: a Redis at rest may do so for 0.1 s longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,21 @@ class RedisLockBackend(BaseLockBackend):
         return [_live(row, now) for row, now in found[:limit]]
 
     def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
-        part = self._part(ask.name)
         until_free = seconds if busy.left is None else busy.left
-        self.server.send("BLPOP", part.bell(ask.owner), max(0.001, min(seconds, until_free)))
+        pause = max(0.001, min(seconds, until_free))
+        if self.server.patience < SHORTEST_PATIENCE:
+            super().pause(ask, busy, pause)
+        else:
+            self.server.send("BLPOP", self._part(ask.name).bell(ask.owner), pause)
+
+    def may_leave(self, ask: Ask, error: BaseException) -> bool:
+        """Whether `withdraw` helps: not if Redis is silent, which would cost a second time-out."""
+        from redis.exceptions import TimeoutError as Silent
+
+        return super().may_leave(ask, error) and not isinstance(error.__cause__, Silent)
 
     def check(self) -> list[CheckMessage]:
-        what = f"IDEMPOTENCY_LOCKS[{self.alias!r}]"
-        return [*check_server(self.server, what), *_check_patience(self.server, what)]
+        return check_server(self.server, f"IDEMPOTENCY_LOCKS[{self.alias!r}]")
 
     def check_service(self) -> list[CheckMessage]:
         return check_memory(self.server, f"IDEMPOTENCY_LOCKS[{self.alias!r}]")
@@ -144,21 +154,6 @@ class RedisLockBackend(BaseLockBackend):
         keys = (part.index, *(part.lock(grant.name) for grant in grants))
         words = [(_milliseconds(grant.lease or 0), grant.name, _held(grant)) for grant in grants]
         return keys, [word for each in words for word in each]
-
-
-def _check_patience(server: Server, what: str) -> list[CheckMessage]:
-    try:
-        timeout = server.client.connection_pool.connection_kwargs.get("socket_timeout")
-    except ImproperlyConfigured:
-        return []  # `check_server` tells.
-    if timeout is None or timeout > 2 * LONGEST_PAUSE:
-        return []
-    message = (
-        f"{what}: CACHES[{server.alias!r}] waits {timeout} s for an answer of Redis, and those who"
-        f" wait for a lock let it take up to {LONGEST_PAUSE} s: they would give up."
-    )
-    hint = f"Set SOCKET_TIMEOUT to more than {2 * LONGEST_PAUSE} s."
-    return [Warning(message, hint=hint, id="idempotency.W036")]
 
 
 def _held(grant: Grant) -> str:

@@ -54,7 +54,7 @@ class Taking:
             while isinstance(found := self._try(), Busy):
                 self.backend.pause(self.ask, found, self._pause(found, pauses, deadline))
         except BaseException as error:
-            if self._may_be_left(error):
+            if self.backend.may_leave(self.ask, error):
                 self._withdraw()
             raise
         return found
@@ -66,7 +66,7 @@ class Taking:
             while isinstance(found := await self._in_thread(self._try), Busy):
                 await asyncio.sleep(self._pause(found, pauses, deadline))
         except BaseException as error:
-            if self._may_be_left(error):
+            if self.backend.may_leave(self.ask, error):
                 await self._in_thread(self._withdraw)
             raise
         return found
@@ -86,10 +86,6 @@ class Taking:
                 retry_after=max(1.0, busy.left or 0),
             )
         return min(left, pauses.pause())
-
-    def _may_be_left(self, error: BaseException) -> bool:
-        """Whether a place in the queue, or a lock whose grant never arrived, may be left behind."""
-        return self.ask.queues or not isinstance(error, LockUnavailable)
 
     async def _in_thread(self, step: Callable[[], Result]) -> Result:
         return await in_thread(step, thread_sensitive=self.backend.thread_sensitive)
