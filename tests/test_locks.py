@@ -497,6 +497,37 @@ class TestInsideATestCase(TestCase):
         assert is_free("default", "in a test")
 
 
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="others have many writers")
+@pytest.mark.parametrize("wait", [0, 0.2])
+def test_one_try_does_not_wait_for_all_that_another_writes(name, wait):
+    def write():
+        with transaction.atomic():
+            Effect.objects.create(name="long")
+            writing.set()
+            assert may_end.wait(60)
+
+    writing, may_end = threading.Event(), threading.Event()
+    thread = threading.Thread(target=elsewhere, args=(write,))
+    thread.start()
+    assert writing.wait(30)
+    before = busy_timeout()
+
+    started_at = time.monotonic()
+    with pytest.raises(LockUnavailable):
+        take_and_leave("database", name, wait=wait)
+    took = time.monotonic() - started_at
+    may_end.set()
+    thread.join(30)
+
+    assert took < 3
+    assert busy_timeout() == before > 3_000
+
+
+def busy_timeout():
+    with connection.cursor() as cursor:
+        return cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+
+
 # Functions
 
 

@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import Error as DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..exceptions import StoreUnavailable
+from ..exceptions import LockUnavailable, StoreUnavailable
 from ..retries import is_undone
 from ..rollbacks import Within
 from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
@@ -69,6 +69,10 @@ class DatabaseLockBackend(BaseLockBackend):
 
     def withdraw(self, ask: Ask) -> None:
         self._reach(lambda leases, cursor: leases.release(cursor, ask.name, ask.owner))
+
+    def may_leave(self, ask: Ask, error: BaseException) -> bool:
+        """Whether a lock may be left whose grant never arrived; there is no queue."""
+        return not isinstance(error, LockUnavailable)
 
     def live(self, limit: int = 1_000) -> list[LiveLock]:
         return self._reach(lambda leases, cursor: leases.live(cursor, limit))

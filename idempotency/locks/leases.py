@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..clocks import Fragment, clock_of
 from ..keys import record_id
 from ..models import LockLease
 from .base import Ask, Busy, Grant, LiveLock
+
+PATIENCE = 1_000
+"""Milliseconds for which one try waits for another writer of a SQLite file."""
 
 
 class Leases:
@@ -159,12 +164,43 @@ class PostgreSQLLeases(Leases):
         return f" RETURNING {self.table}.token"
 
 
-_LEASES = {"mysql": MySQLLeases, "postgresql": PostgreSQLLeases}
+class SQLiteLeases(Leases):
+    """Reads as busy that another writes for long: the file has but one writer."""
+
+    def take(self, cursor: Any, ask: Ask) -> Grant | Busy:
+        if self.connection.in_atomic_block:
+            return super().take(cursor, ask)
+        with self._impatience():
+            try:
+                return super().take(cursor, ask)
+            except OperationalError as error:
+                if _is_busy(error):
+                    return Busy()
+                raise
+
+    @contextmanager
+    def _impatience(self) -> Iterator[None]:
+        """Let no statement wait for another writer as long as those of the project do."""
+        raw = self.connection.connection
+        (before,) = raw.execute("PRAGMA busy_timeout").fetchone()
+        raw.execute(f"PRAGMA busy_timeout = {min(before, PATIENCE)}")
+        try:
+            yield
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {before}")
+
+
+_LEASES = {"mysql": MySQLLeases, "postgresql": PostgreSQLLeases, "sqlite": SQLiteLeases}
 
 
 def leases_of(connection: BaseDatabaseWrapper) -> Leases:
     """Give the locks of *connection*'s database."""
     return _LEASES.get(connection.vendor, Leases)(connection)
+
+
+def _is_busy(error: OperationalError) -> bool:
+    code = getattr(error.__cause__, "sqlite_errorcode", 0)
+    return (code & 0xFF) == sqlite3.SQLITE_BUSY  # The rest tells more about it.
 
 
 def _parameters(row: dict[str, Fragment]) -> list[Any]:
