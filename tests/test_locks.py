@@ -7,6 +7,7 @@ import time
 import uuid
 import warnings
 from contextvars import Context
+from decimal import Decimal
 from enum import Enum
 
 import pytest
@@ -347,6 +348,32 @@ def test_names_that_are_too_long_stay_apart(alias):
         assert is_free(alias, "x" * 300 + "b")
 
 
+def test_no_name_is_that_of_a_longer_one():
+    namer = namer_for("order:{a}", lambda a: None)
+
+    cut = namer("x" * 300)
+
+    assert len(cut) == 255
+    assert namer(cut.removeprefix("order:")) != cut
+
+
+@pytest.mark.parametrize(
+    "equal",
+    [("1.0", "1.00", "1"), ("100", "1E+2"), ("0", "-0.0"), ("-1.50", "-1.5"), ("1E+999", "10E998")],
+)
+def test_equal_numbers_name_one_lock(equal):
+    namer = namer_for("o:{a}", lambda a: None)
+
+    assert len({namer(Decimal(text)) for text in equal}) == 1
+    assert namer(Decimal(7)) == namer(7)
+
+
+def test_numbers_that_differ_late_name_two_locks():
+    namer = namer_for("o:{a}", lambda a: None)
+
+    assert namer(Decimal("1." + "0" * 60 + "1")) != namer(Decimal(1))
+
+
 def test_one_lock_object_serves_many_threads(alias, name):
     shared = lock(name, backend=alias, wait=20)
     inside, most = [], []
@@ -614,7 +641,7 @@ def test_method_names_its_lock_by_self():
     assert Thing().touch() == "thing:5"
 
 
-@pytest.mark.parametrize("value", [None, object(), Thing(), 1.5, ["a"]])
+@pytest.mark.parametrize("value", [None, object(), Thing(), 1.5, ["a"], Decimal("NaN")])
 def test_argument_that_identifies_nothing_is_refused(value):
     with pytest.raises(TypeError, match="identifies"):
         namer_for("o:{a}", lambda a: None)(value)

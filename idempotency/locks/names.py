@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from datetime import date
-from decimal import Decimal
+from decimal import Context, Decimal
 from enum import Enum
 from string import Formatter
 from typing import Any
@@ -21,12 +21,13 @@ Namer = Callable[..., str]
 
 _KINDS = (str, int, UUID, Decimal, date, Enum)
 _LIKE_A_TEMPLATE = re.compile(r"\{[^\W\d][\w.\[\]]*\}")
+_LIKE_A_CUT = re.compile(r"~[0-9a-f]{64}\Z")
 _formatter = Formatter()
 
 
 def check_lock_name(name: str) -> str:
     """
-    Give *name* as backends keep it: one that is too long ends in its digest.
+    Give *name* as backends keep it: one that is too long, or seems to be cut, ends in its digest.
 
     Raises: `TypeError` or `ValueError` if nobody can keep it.
     """
@@ -36,7 +37,7 @@ def check_lock_name(name: str) -> str:
         raise ValueError("The name of a lock is empty.")
     if has_control(name):
         raise ValueError(f"The name of a lock has control characters: {name[:80]!r}.")
-    if len(name) <= MAX_LENGTH:
+    if len(name) <= MAX_LENGTH and not (len(name) == MAX_LENGTH and _LIKE_A_CUT.search(name)):
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()
     return f"{name[: MAX_LENGTH - len(digest) - 1]}~{digest}"
@@ -135,9 +136,22 @@ class _Template:
         value, _ = _formatter.get_field(field, (), arguments)
         if isinstance(value, Enum):
             value = value.value
-        if not isinstance(value, _KINDS):
+        if not isinstance(value, _KINDS) or _is_no_number(value):
             raise TypeError(
                 f"{{{field}}} in {self.template!r} is {value!r}. Name what identifies it, such as"
                 f" {{{field}.pk}}: a string, a whole number, a date or a UUID."
             )
-        return quote(str(value), safe="")
+        text = _spelled(value) if isinstance(value, Decimal) else str(value)
+        return quote(text, safe="")
+
+
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, Decimal) and not value.is_finite()
+
+
+def _spelled(value: Decimal) -> str:
+    """Give one spelling for equal numbers; a whole one has that of `int`."""
+    if not value:
+        return "0"
+    exact = value.normalize(Context(prec=len(value.as_tuple().digits)))
+    return f"{exact:f}" if abs(exact.adjusted()) < MAX_LENGTH else str(exact)
