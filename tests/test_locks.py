@@ -415,6 +415,16 @@ def test_code_that_has_the_lock_does_not_wait_for_itself(alias, name):
         assert not is_free(alias, name)
 
 
+@pytest.mark.parametrize("kind", ["database", "redis"])
+def test_code_does_not_wait_for_itself_through_another_alias(settings, name, kind):
+    settings.IDEMPOTENCY_LOCKS = {"default": LOCKS[kind], "reports": {**LOCKS[kind], "LEASE": 600}}
+
+    with lock(name), pytest.raises(LockReentered):
+        take_and_leave("reports", name, wait=100)
+
+    assert is_free("reports", name)
+
+
 def test_reentry_is_counted_where_it_is_asked_for(alias, name):
     with lock(name, backend=alias, reentrant=True) as held:
         with (

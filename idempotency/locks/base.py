@@ -90,6 +90,11 @@ class BaseLockBackend(ABC):
         if self.option_names is not None:
             check_options(self.options, self.option_names, f"{where}['OPTIONS']")
 
+    @property
+    def place(self) -> str:
+        """What tells apart where locks are kept: two aliases may share it, and so their locks."""
+        return self.alias if self.using is None else f"{type(self).__qualname__}:{self.using}"
+
     @abstractmethod
     def acquire(self, ask: Ask) -> Grant | Busy:
         """

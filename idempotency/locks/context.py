@@ -10,7 +10,7 @@ from weakref import ref
 from .held import HeldLock
 
 Place = tuple[str, str]
-"""The alias of a backend, and the name of one of its locks."""
+"""Where a backend keeps its locks, and the name of one of them."""
 
 # A context, which may last as long as its thread, keeps alive no lock that nobody can leave.
 _NONE: Mapping[Place, ref[HeldLock]] = MappingProxyType({})

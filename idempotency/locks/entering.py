@@ -62,7 +62,7 @@ class Entrance:
         self.backend = backend
         self.name = name
         self.terms = terms
-        self.place: Place = (backend.alias, name)
+        self.place: Place = (backend.place, name)
 
     def enter(self) -> HeldLock:
         """

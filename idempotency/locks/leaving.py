@@ -67,7 +67,7 @@ def _end(held: HeldLock, *, committed: bool) -> None:
     elif held.is_transactional and not held.goes_on:
         held.die()
     else:
-        place = (held.backend.alias, held.name)
+        place = (held.backend.place, held.name)
         _undone[place] = held
         renewal.run_soon(lambda: finish_leaving(place), held.backend)
 

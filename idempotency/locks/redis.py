@@ -76,6 +76,10 @@ class RedisLockBackend(BaseLockBackend):
         super().__init__(alias, options)
         self.server = Server(self.options.get("cache", DEFAULT_CACHE_ALIAS))
 
+    @property
+    def place(self) -> str:
+        return f"{type(self).__qualname__}:{self.server.alias}"
+
     def acquire(self, ask: Ask) -> Grant | Busy:
         part, name = self._part(ask.name), ask.name
         queue = (part.queue(name), part.patient(name))
