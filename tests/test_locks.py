@@ -11,9 +11,10 @@ from decimal import Decimal
 from enum import Enum
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
+from django.db.backends.signals import connection_created
 from django.http import HttpResponse
 from django.test import RequestFactory, TestCase
 
@@ -563,6 +564,61 @@ def test_one_try_does_not_wait_for_all_that_another_writes(name, wait):
 def busy_timeout():
     with connection.cursor() as cursor:
         return cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="a transaction excludes all others")
+def test_waiting_within_a_transaction_takes_one_connection_more(name):
+    opened = []
+
+    def note(**kwargs):
+        opened.append(1)
+
+    with Elsewhere("database", name), transaction.atomic():
+        Effect.objects.count()
+        connection_created.connect(note)
+        with pytest.raises(LockUnavailable):
+            take_and_leave("database", name, wait=1)
+        connection_created.disconnect(note)
+
+    assert len(opened) == 1
+    assert get_backend("database")._kept == {}
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="a transaction excludes all others")
+def test_coroutine_that_waits_in_vain_within_a_transaction_keeps_no_connection(name):
+    async def wait():
+        async with lock(name, backend="database", wait=0.2):
+            raise AssertionError
+
+    with Elsewhere("database", name), transaction.atomic(), pytest.raises(LockUnavailable):
+        async_to_sync(wait)()
+
+    assert get_backend("database")._kept == {}
+
+
+@pytest.mark.skipif("connection.vendor == 'sqlite'", reason="a transaction excludes all others")
+def test_lock_that_was_waited_for_within_a_transaction_keeps_no_connection(name):
+    with Elsewhere("database", name) as other, transaction.atomic():
+        threading.Timer(0.1, other.may_go.set).start()
+        with lock(name, backend="database", wait=20):
+            assert get_backend("database")._kept == {}
+
+
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="only there Django has a pool")
+def test_lock_within_a_transaction_needs_no_connection_of_the_pool(name):
+    pool = {"min_size": 1, "max_size": 1, "timeout": 5}
+    pooled = connection.copy()
+    pooled.settings_dict["OPTIONS"]["pool"] = pool
+    before, connections["default"] = connections["default"], pooled
+    try:
+        with transaction.atomic(), lock(name, backend="database"):
+            Effect.objects.create(name="pooled")
+    finally:
+        pooled.close()
+        pooled.close_pool()
+        connections["default"] = before
+
+    assert Effect.objects.filter(name="pooled").exists()
 
 
 # Functions

@@ -43,9 +43,14 @@ class DatabaseLockBackend(BaseLockBackend):
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)
         self.using = self.options.get("using", DEFAULT_DB_ALIAS)
+        self._kept: dict[str | None, BaseDatabaseWrapper] = {}
+        """The connections apart of those who wait within a transaction, by owner."""
 
     def acquire(self, ask: Ask) -> Grant | Busy:
-        found = self._reach(lambda leases, cursor: leases.take(cursor, ask))
+        owner = ask.owner if ask.queues else None
+        found = self._reach(lambda leases, cursor: leases.take(cursor, ask), owner)
+        if isinstance(found, Grant):
+            self._drop(ask.owner)
         if isinstance(found, Grant) and self._shares_transaction():
             return replace(found, lease=None, within=Within(self.using))
         return found
@@ -68,11 +73,16 @@ class DatabaseLockBackend(BaseLockBackend):
         return self._reach(lambda leases, cursor: leases.release(cursor, grant.name, grant.owner))
 
     def withdraw(self, ask: Ask) -> None:
-        self._reach(lambda leases, cursor: leases.release(cursor, ask.name, ask.owner))
+        try:
+            self._reach(
+                lambda leases, cursor: leases.release(cursor, ask.name, ask.owner), ask.owner
+            )
+        finally:
+            self._drop(ask.owner)
 
     def may_leave(self, ask: Ask, error: BaseException) -> bool:
-        """Whether a lock may be left whose grant never arrived; there is no queue."""
-        return not isinstance(error, LockUnavailable)
+        """Whether a lock may be left whose grant never arrived, or a connection apart."""
+        return not isinstance(error, LockUnavailable) or ask.owner in self._kept
 
     def live(self, limit: int = 1_000) -> list[LiveLock]:
         return self._reach(lambda leases, cursor: leases.live(cursor, limit))
@@ -87,11 +97,11 @@ class DatabaseLockBackend(BaseLockBackend):
         connection = connections[self.using]
         return connection.vendor == "sqlite" and connection.in_atomic_block
 
-    def _reach(self, step: Step[Result]) -> Result:
+    def _reach(self, step: Step[Result], owner: str | None = None) -> Result:
         """Take *step* in autocommit; try again what cannot have been, as each may be repeated."""
         for left in reversed(range(TRIES)):
             try:
-                with self._connection() as connection, connection.cursor() as cursor:
+                with self._connection(owner) as connection, connection.cursor() as cursor:
                     return step(leases_of(connection), cursor)
             except DatabaseError as error:
                 if not (left and self._may_repeat(error)):
@@ -108,18 +118,35 @@ class DatabaseLockBackend(BaseLockBackend):
         return is_undone(error)
 
     @contextmanager
-    def _connection(self) -> Iterator[BaseDatabaseWrapper]:
-        """Give a connection on which each statement commits."""
+    def _connection(self, owner: str | None) -> Iterator[BaseDatabaseWrapper]:
+        """Give a connection on which each statement commits; one apart is kept for *owner*."""
         connection = connections[self.using]
         if connection.get_autocommit() or self._shares_transaction():
             yield connection
             return
-        own = connection.copy()
+        own = self._kept.pop(owner, None) or _apart_from(connection)
         try:
             own.set_autocommit(True)
             yield own
-        finally:
+        except BaseException:
             own.close()
+            raise
+        if owner is None:
+            own.close()
+        else:
+            self._kept[owner] = own
+
+    def _drop(self, owner: str) -> None:
+        own = self._kept.pop(owner, None)
+        if own is not None:
+            own.close()
+
+
+def _apart_from(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    own = connection.copy()
+    # All that have one of the pool might wait for a second one of it.
+    own.settings_dict["OPTIONS"].pop("pool", None)
+    return own
 
 
 _AWAY = "The database behind IDEMPOTENCY_LOCKS[{!r}] cannot be reached; retry a little later."
