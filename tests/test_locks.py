@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from decimal import Decimal
 from enum import Enum
@@ -826,6 +827,26 @@ def test_asynchronous_caller_is_refused_or_waits(alias, name):
             run_async(wait(0.1))
         threading.Timer(0.1, other.may_go.set).start()
         assert run_async(wait(20))
+
+
+@pytest.mark.parametrize("alias", ["redis"], indirect=True)
+def test_threads_that_wait_for_a_lock_do_not_keep_its_holder_from_freeing_it(alias, name):
+    def wait():
+        with lock(name, backend=alias, wait=20):
+            return True
+
+    async def work():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        async with lock(name, backend=alias):
+            waiting = loop.run_in_executor(None, lambda: apart(wait))
+            while not any(live.waiters for live in get_backend(alias).live()):
+                await asyncio.sleep(0.01)
+        return await waiting
+
+    started_at = time.monotonic()
+    assert run_async(work())
+    assert time.monotonic() - started_at < 10
 
 
 def test_synchronous_block_does_not_block_a_loop():

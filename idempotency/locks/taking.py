@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
@@ -100,7 +101,18 @@ class Taking:
 
 async def in_thread(step: Callable[[], Result], *, thread_sensitive: bool) -> Result:
     """Run *step* where it may block, and to its end even if its caller is cancelled."""
-    return await to_its_end(sync_to_async(step, thread_sensitive=thread_sensitive)())
+    threads = None if thread_sensitive else _threads()
+    run = sync_to_async(step, thread_sensitive=thread_sensitive, executor=threads)
+    return await to_its_end(run())
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Give the threads of the steps: those of the loop may all wait for what a step would free."""
+    return ThreadPoolExecutor(thread_name_prefix="idempotency-locks")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def is_inside_sync_code() -> bool:
