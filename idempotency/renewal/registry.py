@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from .holdings import Holding, Renewer
 from .renewing import Renewing, Watching
@@ -20,7 +21,7 @@ class Renewal:
     """
 
     def __init__(self) -> None:
-        self._renewing: dict[Renewer, Renewing] = {}
+        self._renewing: WeakKeyDictionary[Renewer, Renewing] = WeakKeyDictionary()
         self._watching = Watching(lambda: None)
 
     @property
@@ -86,11 +87,15 @@ class Renewal:
     def _worker(self, renewer: Renewer) -> Renewing:
         worker = self._renewing.get(renewer)
         if worker is None:
-            # Whoever came first stays; and the renewer is kept only while there is work.
-            worker = self._renewing.setdefault(
-                renewer, Renewing(partial(self._renewing.pop, renewer, None))
-            )
+            # Whoever came first stays. An idle thread keeps no renewer that settings have replaced.
+            end = partial(self._end, ref(renewer))
+            worker = self._renewing.setdefault(renewer, Renewing(end))
         return worker
+
+    def _end(self, ended: ref[Renewer]) -> None:
+        renewer = ended()
+        if renewer is not None:
+            self._renewing.pop(renewer, None)
 
     def _reset(self) -> None:
         # A child of a fork has neither the threads nor the claims of its parent.
