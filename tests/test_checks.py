@@ -318,3 +318,12 @@ def test_cache_that_decides_nothing_cannot_keep_locks(settings, cache, tmp_path)
     settings.IDEMPOTENCY_LOCKS = {"default": {"BACKEND": in_redis}}
 
     assert [found.id for found in lock_checks.check_locks()] == ["idempotency.E030"]
+
+
+def test_being_woken_up_needs_time_for_an_answer(settings):
+    redis = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/7"}
+    settings.CACHES = {"locks": redis | {"OPTIONS": {"SOCKET_TIMEOUT": 0.1}}}
+    in_redis = "idempotency.locks.redis.RedisLockBackend"
+    settings.IDEMPOTENCY_LOCKS = {"default": {"BACKEND": in_redis, "OPTIONS": {"cache": "locks"}}}
+
+    assert [found.id for found in lock_checks.check_locks()] == ["idempotency.W036"]

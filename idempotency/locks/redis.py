@@ -10,7 +10,8 @@ from typing import Any
 from zlib import crc32
 
 from django.core.cache import DEFAULT_CACHE_ALIAS
-from django.core.checks import CheckMessage
+from django.core.checks import CheckMessage, Warning
+from django.core.exceptions import ImproperlyConfigured
 
 from ..redis_checks import check_memory, check_server
 from ..scripts import Call, Server, Word
@@ -141,7 +142,8 @@ class RedisLockBackend(BaseLockBackend):
         return super().may_leave(ask, error) and not isinstance(error.__cause__, Silent)
 
     def check(self) -> list[CheckMessage]:
-        return check_server(self.server, f"IDEMPOTENCY_LOCKS[{self.alias!r}]")
+        what = f"IDEMPOTENCY_LOCKS[{self.alias!r}]"
+        return [*check_server(self.server, what), *_check_patience(self.server, what)]
 
     def check_service(self) -> list[CheckMessage]:
         return check_memory(self.server, f"IDEMPOTENCY_LOCKS[{self.alias!r}]")
@@ -158,6 +160,21 @@ class RedisLockBackend(BaseLockBackend):
         keys = (part.index, *(part.lock(grant.name) for grant in grants))
         words = [(_milliseconds(grant.lease or 0), grant.name, _held(grant)) for grant in grants]
         return keys, [word for each in words for word in each]
+
+
+def _check_patience(server: Server, what: str) -> list[CheckMessage]:
+    try:
+        patience = server.patience
+    except ImproperlyConfigured:
+        return []  # `check_server` tells.
+    if patience >= SHORTEST_PATIENCE:
+        return []
+    message = (
+        f"{what}: CACHES[{server.alias!r}] waits {patience} s for an answer of Redis, which is too"
+        " short to be woken up: those who wait for a lock just try again and again."
+    )
+    hint = f"Set SOCKET_TIMEOUT to {SHORTEST_PATIENCE:.1f} s or more."
+    return [Warning(message, hint=hint, id="idempotency.W036")]
 
 
 def _held(grant: Grant) -> str:
