@@ -228,7 +228,7 @@ def test_only_the_holder_can_release(backend, name):
 
 def test_lease_that_nobody_renews_ends(alias, name):
     def outlive():
-        with lock(name, backend=alias, lease=0.3, renew=False) as held:
+        with lock(name, backend=alias, lease=0.5, renew=False) as held:
             newer = apart(lambda: take_and_leave(alias, name, wait=20))
             told.append((held.lost, held.remaining, newer.token > held.token))
             held.assert_held()
@@ -249,7 +249,7 @@ def test_longest_lease_is_kept(alias, name):
 
 def test_leaving_a_lock_that_was_lost_tells_so(alias, name):
     def outlive():
-        with lock(name, backend=alias, lease=0.1, renew=False):
+        with lock(name, backend=alias, lease=0.5, renew=False):
             apart(lambda: take_and_leave(alias, name, wait=20))
 
     with pytest.raises(StaleLock, match="before its work was done"):
@@ -258,7 +258,7 @@ def test_leaving_a_lock_that_was_lost_tells_so(alias, name):
 
 def test_error_of_the_body_is_not_masked_by_the_loss_of_the_lock(alias, name):
     def outlive():
-        with lock(name, backend=alias, lease=0.1, renew=False):
+        with lock(name, backend=alias, lease=0.5, renew=False):
             apart(lambda: take_and_leave(alias, name, wait=20))
             raise KeyError
 
@@ -268,7 +268,7 @@ def test_error_of_the_body_is_not_masked_by_the_loss_of_the_lock(alias, name):
 
 def test_late_release_leaves_the_next_holder_alone(alias, name):
     def outlive():
-        with lock(name, backend=alias, lease=0.1, renew=False):
+        with lock(name, backend=alias, lease=0.5, renew=False):
             newer.append(apart(lock(name, backend=alias, wait=20).__enter__))
 
     newer = []
@@ -280,8 +280,8 @@ def test_late_release_leaves_the_next_holder_alone(alias, name):
 
 
 def test_lease_is_renewed_while_the_body_runs(alias, name):
-    with lock(name, backend=alias, lease=0.6) as held:
-        deadline = time.monotonic() + 1.5
+    with lock(name, backend=alias, lease=1.0) as held:
+        deadline = time.monotonic() + 2.5
         while time.monotonic() < deadline:
             assert not is_free(alias, name)
 
@@ -296,8 +296,8 @@ def test_holder_is_told_that_it_lost_the_lock(alias, backend, name):
         told.set()
 
     def lose():
-        with lock(name, backend=alias, lease=0.6, on_lost=on_lost) as held:
-            backend.release(Grant(name, held.owner, held.token, 0.6))
+        with lock(name, backend=alias, lease=1.0, on_lost=on_lost) as held:
+            backend.release(Grant(name, held.owner, held.token, 1.0))
             assert told.wait(20)
 
     with pytest.raises(StaleLock):
@@ -311,13 +311,13 @@ def test_failing_callback_stops_no_other_renewal(alias, backend, name, caplog):
         raise KeyError("of the callback")
 
     def lose(other):
-        with lock(name, backend=alias, lease=0.3, on_lost=fail) as held:
-            backend.release(Grant(name, held.owner, held.token, 0.3))
-            deadline = time.monotonic() + 1
+        with lock(name, backend=alias, lease=1.0, on_lost=fail) as held:
+            backend.release(Grant(name, held.owner, held.token, 1.0))
+            deadline = time.monotonic() + 2.5
             while time.monotonic() < deadline:
                 assert not other.lost
 
-    with lock(f"{name}:other", backend=alias, lease=0.3) as other, pytest.raises(StaleLock):
+    with lock(f"{name}:other", backend=alias, lease=1.0) as other, pytest.raises(StaleLock):
         lose(other)
 
     assert "failed in the background" in caplog.text
@@ -517,7 +517,7 @@ def test_loss_of_the_lock_rolls_the_transaction_back(alias, backend, name):
     def outlive():
         with transaction.atomic():
             Effect.objects.create(name="late")
-            with lock(name, backend=alias, lease=0.1, renew=False):
+            with lock(name, backend=alias, lease=0.5, renew=False):
                 apart(lambda: elsewhere(lambda: take_and_leave(alias, name, wait=20)))
 
     with pytest.raises(StaleLock):
