@@ -61,9 +61,9 @@ class Renewal:
 
     def discard(self, holding: Holding) -> None:
         """Neither renew *holding* nor tell of it any more."""
+        holding.leave()
         holding.untold.clear()
         self._watching.holdings.discard(holding)
-        holding.leave()
 
     def lose(self, holding: Holding) -> None:
         """Let *holding* be lost at once, and tell whom that concerns."""

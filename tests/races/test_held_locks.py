@@ -3,10 +3,11 @@
 import fcntl
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -14,7 +15,9 @@ from idempotency import LockUnavailable, StaleLock, lock
 from idempotency.locks import get_backend
 from idempotency.testing import race
 from idempotency.testing.children import Child
-from tests.test_locks import LOCKS, skip_without_server
+from idempotency.uptime import uptime
+from tests.conftest import wait_until
+from tests.test_locks import LOCKS, is_free, skip_without_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -252,3 +255,100 @@ def test_interruption_while_taking_leaves_no_lock(alias, name, monkeypatch):
 
     with lock(name, backend=alias):
         pass
+
+
+class Interruption(BaseException):
+    """As from the handler of a signal."""
+
+
+@contextmanager
+def interrupting(file, function):
+    """Interrupt this thread once, when it calls *function* of a *file* of the locks."""
+    left = [1]
+
+    def tracer(frame, event, arg):
+        code = frame.f_code
+        if left and code.co_filename.endswith(f"idempotency/{file}") and code.co_name == function:
+            left.clear()
+            raise Interruption
+
+    sys.settrace(tracer)
+    try:
+        with pytest.raises(Interruption):
+            yield
+    finally:
+        sys.settrace(None)
+
+
+@pytest.mark.parametrize(
+    ("file", "function"),
+    [
+        ("locks/held.py", "__init__"),
+        ("renewal/workers.py", "add"),
+        ("locks/context.py", "remember"),
+        ("locks/context.py", "begin_block"),
+        ("locks/lock.py", "__exit__"),
+        ("locks/entering.py", "leave"),
+        ("rollbacks.py", "at_transaction_ends"),
+        ("locks/held.py", "release_if_left"),
+        ("locks/held.py", "_free"),
+    ],
+)
+def test_lock_is_not_renewed_for_one_who_was_interrupted(alias, name, file, function):
+    lease = 2.0 if alias == "zookeeper" else 0.5
+    with interrupting(file, function), lock(name, backend=alias, lease=lease):
+        pass
+
+    wait_until(lambda: is_free(alias, name))
+
+
+def test_lock_that_nobody_can_leave_any_more_is_freed(alias, name, caplog):
+    def abandon():
+        lock(name, backend=alias, on_lost=print).__enter__()
+
+    abandon()
+
+    wait_until(lambda: is_free(alias, name), 10)
+    assert "was held by nobody any more, and was freed" in caplog.text
+
+
+def test_loss_is_told_to_whoever_entered_the_lock_again(alias, name):
+    outer, inner = threading.Event(), threading.Event()
+
+    def enter_twice():
+        with (
+            lock(name, backend=alias, lease=30, on_lost=lambda held: outer.set()) as held,
+            lock(name, backend=alias, reentrant=True, on_lost=lambda held: inner.set()),
+        ):
+            held.lose()
+            assert outer.wait(20)
+            assert inner.wait(20)
+            held.assert_held()
+
+    with pytest.raises(StaleLock):
+        enter_twice()
+
+
+def test_end_of_a_lease_that_is_not_renewed_is_told(alias, name):
+    told = threading.Event()
+    options = {"lease": 0.2, "renew": False, "on_lost": lambda held: told.set()}
+
+    with suppress(StaleLock), lock(name, backend=alias, **options):
+        assert told.wait(20)
+
+
+def test_redis_that_hangs_keeps_no_other_lock_from_being_renewed(own_redis, settings, name):
+    own = {"BACKEND": "idempotency.locks.redis.RedisLockBackend", "OPTIONS": {"cache": "own"}}
+    settings.IDEMPOTENCY_LOCKS = {"default": {}, "own": own}
+    settings.CACHES["own"]["OPTIONS"] = {}  # It waits for as long as it takes.
+    told = threading.Event()
+
+    with lock(name, lease=1) as kept:
+        stuck = lock(name, backend="own", lease=0.5, on_lost=lambda held: told.set()).__enter__()
+        with own_redis.paused():
+            assert told.wait(20)
+            assert stuck.lost
+            end = stuck._holding.ends_at + 2
+            wait_until(lambda: uptime() > end)
+            kept.assert_held()
+            assert not is_free("default", name)
