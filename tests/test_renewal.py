@@ -240,12 +240,12 @@ def test_holding_goes_unrenewed_when_there_can_be_no_thread(renewal, monkeypatch
     assert "can be started" in caplog.text
 
 
-def test_renewer_is_kept_only_while_there_is_work(renewal, monkeypatch):
-    monkeypatch.setattr("idempotency.renewal.workers.IDLE", 0.01)
+def test_renewer_is_kept_only_while_there_is_work(renewal):
     renewer = Renewing()
     kept = weakref.ref(renewer)
     with renewal.holding(renewer, 1, LEASE):
-        pass
+        (worker,) = renewal.workers
+        wait_until(lambda: worker._wakes_at < float("inf"))
     del renewer
 
     wait_until(lambda: gc.collect() is not None and kept() is None)

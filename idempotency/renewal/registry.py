@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 from .holdings import Holding, Renewer
 from .renewing import Renewing, Watching
@@ -21,7 +20,8 @@ class Renewal:
     """
 
     def __init__(self) -> None:
-        self._renewing: WeakKeyDictionary[Renewer, Renewing] = WeakKeyDictionary()
+        # By their ids: a thread that idles is not to keep alive what other settings have replaced.
+        self._renewing: dict[int, Renewing] = {}
         self._watching = Watching(lambda: None)
 
     @property
@@ -85,17 +85,12 @@ class Renewal:
         self._worker(renewer).run_soon(errand)
 
     def _worker(self, renewer: Renewer) -> Renewing:
-        worker = self._renewing.get(renewer)
+        key = id(renewer)
+        worker = self._renewing.get(key)
         if worker is None:
-            # Whoever came first stays. An idle thread keeps no renewer that settings have replaced.
-            end = partial(self._end, ref(renewer))
-            worker = self._renewing.setdefault(renewer, Renewing(end))
+            new = Renewing(partial(self._renewing.pop, key, None))
+            worker = self._renewing.setdefault(key, new)  # Whoever came first stays.
         return worker
-
-    def _end(self, ended: ref[Renewer]) -> None:
-        renewer = ended()
-        if renewer is not None:
-            self._renewing.pop(renewer, None)
 
     def _reset(self) -> None:
         # A child of a fork has neither the threads nor the claims of its parent.

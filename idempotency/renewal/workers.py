@@ -75,19 +75,25 @@ class Worker(ABC):
     def _step(self) -> bool:
         """Do what is due, or wait for it; tell whether there may be anything to come."""
         self._wakes_at = math.inf  # Whoever is added from now on rings, or is seen below.
-        now, holdings = uptime(), list(self.holdings)
-        due = [holding for holding in holdings if self.due_at(holding) <= now]
+        now = uptime()
+        due = self._due(now)
         if due:
             self.attend(due)
             return True
-        if not holdings:
+        if not self.holdings:
             # An idle connection would keep a database from being dropped or restarted.
             connections.close_all()
-        # What it was rung for may be over: it still wakes up for the next one early enough.
-        rung_for = self._rung_for if self._rung_for > now else math.inf
-        self._wakes_at = min(map(self.due_at, holdings), default=math.inf)
-        self._wakes_at = min(self._wakes_at, rung_for)
-        return self._await(min(self._wakes_at - now, IDLE)) or bool(holdings)
+        return self._await(min(self._wakes_at - now, IDLE)) or bool(self.holdings)
+
+    def _due(self, now: float) -> list[Holding]:
+        """Give what is due by *now*, or set when something may be; keep nothing alive till then."""
+        holdings = list(self.holdings)
+        due = [holding for holding in holdings if self.due_at(holding) <= now]
+        if not due:
+            # What it was rung for may be over: it still wakes up for the next one early enough.
+            rung_for = self._rung_for if self._rung_for > now else math.inf
+            self._wakes_at = min(rung_for, *map(self.due_at, holdings), math.inf)
+        return due
 
     def _await(self, seconds: float) -> bool:
         """Wait for the bell, and tell whether there may be something to do."""
