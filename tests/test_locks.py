@@ -769,6 +769,7 @@ def test_what_would_run_after_its_call_is_refused(function):
         {"lease": 10**400},
         {"on_locked": "wait"},
         {"on_lost": 5},
+        {"on_lost": asyncio.sleep},
     ],
 )
 def test_option_that_means_nothing_is_refused(options):

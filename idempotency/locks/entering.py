@@ -8,6 +8,7 @@ from asgiref.sync import iscoroutinefunction
 
 from ..backends import LONGEST
 from ..exceptions import LockReentered, LockUnavailable, StaleLock
+from ..renewal import renewal
 from . import context
 from .base import BaseLockBackend, Grant
 from .context import Place
@@ -135,13 +136,17 @@ class Entrance:
         return Taking(self.backend, self.name, self.terms.wait, lease)
 
     def _hold(self, taking: Taking, grant: Grant) -> HeldLock:
-        held = HeldLock(
-            self.backend,
-            grant,
-            taking.started_at,
-            renew=self.terms.renew,
-            on_lost=self.terms.on_lost,
-        )
+        try:
+            held = HeldLock(
+                self.backend,
+                grant,
+                taking.started_at,
+                renew=self.terms.renew,
+                on_lost=self.terms.on_lost,
+            )
+        except BaseException:  # A signal: nobody has the lock, who could leave it.
+            renewal.run_soon(taking.withdraw, self.backend)
+            raise
         if held.remaining <= 0:
             leave(held, failed=True)
             raise LockUnavailable(

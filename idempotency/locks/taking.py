@@ -56,7 +56,7 @@ class Taking:
                 self.backend.pause(self.ask, found, self._pause(found, pauses, deadline))
         except BaseException as error:
             if self.backend.may_leave(self.ask, error):
-                self._withdraw()
+                self.withdraw()
             raise
         return found
 
@@ -68,7 +68,7 @@ class Taking:
                 await asyncio.sleep(self._pause(found, pauses, deadline))
         except BaseException as error:
             if self.backend.may_leave(self.ask, error):
-                await self._in_thread(self._withdraw)
+                await self._in_thread(self.withdraw)
             raise
         return found
 
@@ -91,7 +91,7 @@ class Taking:
     async def _in_thread(self, step: Callable[[], Result]) -> Result:
         return await in_thread(step, thread_sensitive=self.backend.thread_sensitive)
 
-    def _withdraw(self) -> None:
+    def withdraw(self) -> None:
         """Clean up; a failure must not hide why that was needed."""
         try:
             self.backend.withdraw(self.ask)
