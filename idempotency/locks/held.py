@@ -144,9 +144,9 @@ class HeldLock:
 
         Raises: `StoreUnavailable` if nobody can tell.
         """
-        if self.is_transactional or self._is_released:
+        if self.is_transactional or self.is_over:
             return not self.lost
-        return not (self.lost or self.backend.renew([self._grant]))
+        return not (self._holding.is_refused or self.backend.renew([self._grant]))
 
     def release(self) -> bool:
         """
