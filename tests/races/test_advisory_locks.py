@@ -161,7 +161,7 @@ def test_connection_that_falls_silent_loses_its_lock_and_holds_up_no_other(alias
 def pooler(cluster):
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
-        pytest.skip("no pgbouncer")
+        services.do_without("PgBouncer", services.NotStarted("it is not installed"))
     folder = cluster.folder
     (folder / "users.txt").write_text('"postgres" ""\n')
     (folder / "pgbouncer.ini").write_text(POOLER.format(folder=folder))
