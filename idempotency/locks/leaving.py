@@ -53,9 +53,11 @@ def _is_held_still(held: HeldLock) -> bool:
 
 def finish_leaving(place: Place) -> None:
     """Free what a rollback in this process has left at *place*, if it is not free yet."""
-    held = _undone.pop(place, None)
+    held = _undone.get(place)
     if held is not None:
-        _release(held, failed=True)
+        _release(held, failed=True)  # Waits, if another thread is at it.
+        if _undone.get(place) is held:
+            _undone.pop(place, None)
 
 
 def _end(held: HeldLock, *, committed: bool) -> None:
