@@ -17,6 +17,7 @@ from django.views import View
 from idempotency import LockUnavailable, StaleLock, idempotent_view, lock
 from idempotency.locks import current_lock, get_backend
 from idempotency.locks.base import Grant
+from idempotency.renewal import renewal
 from tests.conftest import elsewhere, run_async
 from tests.models import Effect
 from tests.test_locks import LOCKS
@@ -93,6 +94,24 @@ def test_lock_is_free_to_this_process_right_after_a_rollback(alias):
             raise KeyError
 
         assert Context().run(lambda: lock("a", backend=alias).__enter__().release())
+
+
+def test_lock_is_free_to_asynchronous_code_right_after_a_rollback(alias):
+    def roll_back():
+        with pytest.raises(KeyError), transaction.atomic(), lock("a", backend=alias):
+            raise KeyError
+
+    async def enter():
+        async with lock("a", backend=alias) as held:
+            return not held.lost
+
+    background_is_busy = threading.Event()
+    renewal.run_soon(background_is_busy.wait, get_backend(alias))
+    roll_back()
+    try:
+        assert run_async(enter())
+    finally:
+        background_is_busy.set()
 
 
 def test_hook_of_another_that_fails_keeps_no_lock(alias):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from asgiref.sync import iscoroutinefunction
@@ -13,7 +14,7 @@ from . import context
 from .base import BaseLockBackend, Grant
 from .context import Place
 from .held import HeldLock, OnLost
-from .leaving import finish_leaving, leave
+from .leaving import finish_leaving, is_unfinished, leave
 from .taking import Taking, in_thread, is_inside_sync_code
 
 SHORTEST = 0.001
@@ -71,6 +72,7 @@ class Entrance:
 
         Raises: `LockUnavailable`, `LockReentered`, `StoreUnavailable`.
         """
+        finish_leaving(self.place)
         held = self._again()
         if held is None:
             taking = self._taking()
@@ -79,6 +81,8 @@ class Entrance:
 
     async def aenter(self) -> HeldLock:
         """Do what `enter` does, for asynchronous code."""
+        if is_unfinished(self.place):
+            await self._in_thread(lambda: finish_leaving(self.place))
         held = self._again()
         if held is None:
             taking = self._taking()
@@ -95,16 +99,16 @@ class Entrance:
     async def aleave(self, held: HeldLock, *, failed: bool) -> None:
         """Do what `leave` does, for asynchronous code."""
         try:
-            await in_thread(
-                lambda: leave(held, failed=failed),
-                thread_sensitive=self.backend.thread_sensitive or is_inside_sync_code(),
-            )
+            await self._in_thread(lambda: leave(held, failed=failed))
         finally:
             self._forget(held)
 
+    async def _in_thread(self, step: Callable[[], None]) -> None:
+        sensitive = self.backend.thread_sensitive or is_inside_sync_code()
+        await in_thread(step, thread_sensitive=sensitive)
+
     def _again(self) -> HeldLock | None:
         """Give the lock if this context has it already, and may have it once more."""
-        finish_leaving(self.place)
         held = context.remembered(self.place)
         if held is None or held.is_over or (held.lost and not held.is_entered):
             return None

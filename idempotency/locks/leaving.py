@@ -51,6 +51,11 @@ def _is_held_still(held: HeldLock) -> bool:
         return not held.lost
 
 
+def is_unfinished(place: Place) -> bool:
+    """Whether a rollback in this process has left something at *place* that is not free yet."""
+    return place in _undone
+
+
 def finish_leaving(place: Place) -> None:
     """Free what a rollback in this process has left at *place*, if it is not free yet."""
     held = _undone.get(place)
