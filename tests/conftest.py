@@ -27,6 +27,7 @@ from tests.services import NotStarted, ZooKeeper, do_without, running_zookeeper
 
 KEY = "a-key-that-nobody-guesses"
 
+
 REDIS = Server("records")
 """Where stores keep their records that have `IN_REDIS` as their settings."""
 IN_REDIS = {
@@ -59,6 +60,11 @@ class Sender:
         return self.client.generic(
             method.upper(), path, body, content_type=content_type, headers=headers, **extra
         )
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings_xdist_suffix() -> None:
+    """Leave names of databases alone: those of `tests.settings` are of one worker already."""
 
 
 @pytest.fixture

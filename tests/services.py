@@ -417,8 +417,9 @@ SERVICES = pytest.StashKey[Services]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Start the services before Django reads its settings."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    """Start the services before Django reads its settings; workers of xdist share them."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        os.environ["TEST_RUN"] += worker
         return
     stack = ExitStack()
     early_config.add_cleanup(stack.close)

@@ -160,7 +160,9 @@ def test_a_form_without_its_version_is_refused(sheet, token):
 
 
 @pytest.mark.parametrize(
-    "token", ["null", "abc", "a:b:c", "\udc80", "\0", signing.dumps([]), signing.dumps(["a"] * 4)]
+    "token",
+    ["null", "abc", "a:b:c", "\udc80", "\0", signing.dumps([]), signing.dumps(["a"] * 4)],
+    ids=["null", "word", "three parts", "surrogate", "zero", "signed nothing", "signed words"],
 )
 def test_a_version_that_is_not_ours_is_refused(sheet, token):
     form = SheetForm({"cells": 2, "seen_version": token}, instance=sheet)

@@ -63,9 +63,13 @@ def execute(sql, *parameters):
 
 
 def connections_of_locks():
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'idempotency%%'"
-    ((count,),) = execute(sql)
-    return count
+    return len(activities("pid", "idempotency%"))
+
+
+def activities(column, application="idempotency lock"):
+    """Give what the sessions in this database have in *column*; other tests have databases too."""
+    sql = f"SELECT {column} FROM pg_stat_activity WHERE datname = current_database()"  # noqa: S608
+    return [value for (value,) in execute(f"{sql} AND application_name LIKE %s", application)]
 
 
 @contextmanager
@@ -320,9 +324,7 @@ def test_waiting_caller_whose_connection_ends_gets_another(alias, name):
     ask = Ask(name, "waiting", 30, queues=True)
     with lock(name, backend=alias):
         assert isinstance(backend.acquire(ask), Busy)
-        ((pid,),) = execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name = 'idempotency lock'"
-        )
+        (pid,) = activities("pid")
         execute("SELECT pg_terminate_backend(%s, 5000)", pid)
 
     assert isinstance(backend.acquire(ask), Grant)
@@ -336,12 +338,10 @@ def test_waiting_caller_keeps_no_transaction_open(alias, name):
     ask = Ask(name, "waiting", 30, queues=True)
     with lock(name, backend=alias):
         backend.acquire(ask)
-        states = execute(
-            "SELECT state FROM pg_stat_activity WHERE application_name = 'idempotency lock'"
-        )
+        states = activities("state")
 
     backend.withdraw(ask)
-    assert states == [("idle",)]
+    assert states == ["idle"]
 
 
 @LEVELS

@@ -95,7 +95,8 @@ def run_pytest(path: Path, **variables: str) -> subprocess.CompletedProcess[str]
     (path / "test_nothing.py").write_text("def test_nothing(): pass")
     plugins = ["-p", "tests.services", "-p", "nothing_installed", "-p", "no:django"]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugins]
-    inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "PATH")}
+    ours = {"CI", "PATH", "PYTEST_XDIST_WORKER"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
     python_path = f"{ROOT}{os.pathsep}{path}"
     return subprocess.run(
         command,
