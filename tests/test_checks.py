@@ -8,6 +8,7 @@ from django_redis.pool import ConnectionFactory
 from idempotency import checks, lock_checks
 from idempotency.models import IdempotencyRecord
 from idempotency.stores.database import DatabaseStore
+from tests.conftest import IN_REDIS
 from tests.models import Task
 
 # Django's own checks ask SQLite what it can do.
@@ -34,6 +35,8 @@ def test_project_of_the_tests_has_nothing_wrong():
         ("STORES", {"default": None}, "E002"),
         ("STORES", {"default": {"OPTIONS": None}}, "E002"),
         ("STORES", {"default": {"RETENTIONS": 1}}, "E002"),
+        ("STORES", {"default": {"OPTIONS": {"usinng": "other"}}}, "E002"),
+        ("STORES", {"default": IN_REDIS | {"OPTIONS": {"records": True}}}, "E002"),
         ("STORES", {"default": {"BACKEND": "idempotency.locks.HeldLock"}}, "E002"),
         ("STORES", {"default": {"LEASE": 0}}, "E002"),
         ("STORES", {"default": {"RETENTION": float("inf")}}, "E002"),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from django.core.checks import CheckMessage
 
-from ..backends import seconds_of
+from ..backends import check_options, seconds_of
 from ..exceptions import StoreUnavailable
 from ..keys import record_id
 
@@ -118,6 +118,9 @@ class BaseStore(ABC):
     undoes_effects = False
     """Whether `transaction` undoes the effects of a claim that cannot be settled in it."""
 
+    option_names: Collection[str] | None = None
+    """What OPTIONS may have; None if anything."""
+
     using: str | None = None
     """The alias of the database that `transaction` opens one on."""
 
@@ -125,6 +128,8 @@ class BaseStore(ABC):
         self.alias = alias
         self.options: Mapping[str, Any] = options["OPTIONS"]
         where = f"IDEMPOTENCY_STORES[{alias!r}]"
+        if self.option_names is not None:
+            check_options(self.options, self.option_names, f"{where}['OPTIONS']")
         self.lease = seconds_of(options, "LEASE", where)
         self.retention = seconds_of(options, "RETENTION", where)
 

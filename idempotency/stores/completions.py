@@ -16,6 +16,8 @@ _IDENTITY = {"id", "scope", "operation", "key"}
 class Completions(DatabaseStore):
     """Records that are written when they are complete; their primary key decides who was first."""
 
+    option_names = None  # They are those of the store in front.
+
     def add(self, claim: Claim, answer: Answer, retention: float) -> None:
         """
         Record *claim*, which another store gave, as completed in the transaction of its effects.

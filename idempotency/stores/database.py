@@ -44,6 +44,7 @@ class DatabaseStore(BaseStore):
     supports_atomic = True
     undoes_effects = True
     using: str
+    option_names: Collection[str] | None = ("using",)
 
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)

@@ -45,6 +45,8 @@ class RedisStore(BaseStore):
     `using`, the alias of the database for that.
     """
 
+    option_names = ("cache", "record", "using")
+
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)
         self.server = Server(self.options.get("cache", DEFAULT_CACHE_ALIAS))
