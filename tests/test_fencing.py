@@ -218,7 +218,7 @@ def test_one_holder_writes_again_and_by_other_objects(meter):
 def test_write_without_a_lock_says_what_to_do(model, verb):
     row = create(model)
 
-    with pytest.raises(TypeError, match=rf"{verb}\(held=lock\)"):
+    with pytest.raises(TypeError, match=rf"{verb}\(held=…\)"):
         getattr(row, verb)()
 
     assert stored(row) == (0, 0)
@@ -464,6 +464,17 @@ def test_guard_without_values_lets_the_row_meet_its_holder(meter):
     with pytest.raises(StaleLock):
         guard(Meter.objects.filter(pk=meter.pk), MINE).update(reading=1)
     assert stored(meter) == (0, 7)
+
+
+def test_rows_whose_key_is_another_column_are_many():
+    rows = [create(Meter) for _ in range(2)]
+    written_by(rows[1], NEW)
+    Meter.objects.update(reading=F("pk"))
+
+    with pytest.raises(StaleLock):
+        guard(Meter.objects.filter(pk=F("reading")), MINE).update(name="Z")
+
+    assert not Meter.objects.filter(name="Z").exists()
 
 
 def test_of_many_rows_all_are_written_or_none():

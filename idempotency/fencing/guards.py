@@ -95,4 +95,5 @@ def _is_one_row(rows: models.QuerySet[Any]) -> bool:
 
 def _is_key(lookup: Any) -> bool:
     target = getattr(getattr(lookup, "lhs", None), "target", None)
-    return isinstance(lookup, Exact) and bool(getattr(target, "primary_key", False))
+    is_key = isinstance(lookup, Exact) and bool(getattr(target, "primary_key", False))
+    return is_key and not hasattr(lookup.rhs, "resolve_expression")

@@ -75,8 +75,9 @@ def _require_held(instance: models.Model, verb: str, held: Held | None) -> Held:
     if held is not None:
         return held
     raise TypeError(
-        f"This {instance._meta.label} is written under a lock: {verb}(held=lock). For a change that"
-        " no lock guards, use QuerySet.update() or QuerySet.delete()."
+        f"This {instance._meta.label} is written under a lock: {verb}(held=…), and that is None"
+        " here, as current_lock() is outside of one. For a change that no lock guards, use"
+        " QuerySet.update() or QuerySet.delete()."
     )
 
 
