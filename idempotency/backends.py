@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any, Generic, TypeVar, cast
@@ -26,8 +27,13 @@ class Backends(Generic[Backend]):
         self.base = base
         self.defaults = defaults
         self._made: dict[str, Backend] = {}
-        self._lock = threading.Lock()
+        self._renew_lock()
         setting_changed.connect(self._forget_changed)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()  # A child of a fork has no thread to free that of its parent.
 
     @property
     def setting(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from .exceptions import IdempotencyError, StaleLock
+from .exceptions import IdempotencyError, LockReentered, StaleLock
 from .http import problem_response
 from .locks import Lock
 from .locks.aliases import CACHE
@@ -25,10 +25,19 @@ class _ViewLock(Lock):
     def refuse(self, error: IdempotencyError, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
             return super().refuse(error, args, kwargs)
+        except LockReentered:
+            raise  # A mistake, which the client would repeat for ever.
         except IdempotencyError:
             if not _is_request(args, kwargs):
                 raise
             return problem_response(error)
+
+    def fail(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Answer for a lock whose loss the view has learned of; the rest is raised."""
+        if not isinstance(error, StaleLock) or not _is_request(args, kwargs):
+            raise error
+        roll_back_transactions()
+        return problem_response(error)
 
     def tell_lost(
         self, error: StaleLock, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
@@ -74,8 +83,9 @@ def lock(
         on_lost: called in another thread with the `HeldLock` when it is known to be lost.
         reentrant: whether code that holds the lock may enter it again.
 
-    Raises: `LockUnavailable` if *wait* seconds pass without success, which a view answers by 409;
-    `LockReentered`; `StaleLock` at the end if the lock was lost; `StoreUnavailable` (503).
+    Raises: `LockUnavailable` if *wait* seconds pass without success, which a decorated view
+    answers by 409; `LockReentered`; `StaleLock` at the end if the lock was lost (409);
+    `StoreUnavailable` (503).
     """
     terms = Terms(wait=wait, lease=lease, renew=renew, on_lost=on_lost, reentrant=reentrant)
     return _ViewLock(name, backend, on_locked, terms)

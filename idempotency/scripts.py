@@ -80,25 +80,36 @@ class Server:
         """Give what *script* returns."""
         return self.run_each(script, [(keys, arguments)])[0]
 
+    def run_perhaps_twice(
+        self, script: Script, keys: Sequence[Word], arguments: Sequence[Word]
+    ) -> tuple[Any, bool]:
+        """Give what *script* returns, and whether it was sent again as no answer came."""
+        replies, is_repeated = self._run_each(script, [(keys, arguments)])
+        return replies[0], is_repeated
+
     def run_each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Give what *script* returns for each of *calls*, in one round trip."""
+        return self._run_each(script, calls)[0]
+
+    def _run_each(self, script: Script, calls: Sequence[Call]) -> tuple[list[Any], bool]:
         runs = [(len(keys), *keys, *arguments) for keys, arguments in calls]
-        replies = self._reach([(b"EVALSHA", script.digest, *run) for run in runs])
+        replies, is_repeated = self._reach([(b"EVALSHA", script.digest, *run) for run in runs])
         for place, reply in enumerate(replies):
             if _is_error(reply, "NoScriptError"):
-                (replies[place],) = self._reach([(b"EVAL", script.text, *runs[place])])
-        return [self._reply(reply) for reply in replies]
+                again, too = self._reach([(b"EVAL", script.text, *runs[place])])
+                replies[place], is_repeated = again[0], is_repeated or too
+        return [self._reply(reply) for reply in replies], is_repeated
 
     def send(self, *command: Word) -> Any:
         """Give the reply to one *command*."""
-        return self._reply(self._reach([command])[0])
+        return self._reply(self._reach([command])[0][0])
 
     def _reply(self, reply: Any) -> Any:
         if isinstance(reply, Exception):
             raise self._unavailable() from reply
         return reply
 
-    def _reach(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+    def _reach(self, commands: Sequence[Sequence[Word]]) -> tuple[list[Any], bool]:
         try:
             return self._exchange(b"".join(map(_packed, commands)), len(commands))
         except InvalidBackend:
@@ -109,8 +120,12 @@ class Server:
     def _unavailable(self) -> StoreUnavailable:
         return StoreUnavailable(_AWAY.format(self.alias), retry_after=1)
 
-    def _exchange(self, message: bytes, count: int) -> list[Any]:
-        """Send *message*, which holds *count* commands, and give their replies or errors."""
+    def _exchange(self, message: bytes, count: int) -> tuple[list[Any], bool]:
+        """
+        Send *message*, which holds *count* commands, and give their replies or errors.
+
+        Tell as well whether they were sent once more, and so may have taken effect before.
+        """
         connection = self._take()
         if connection is not None:
             try:
@@ -120,12 +135,13 @@ class Server:
             else:
                 if not any(_is_error(reply, "ReadOnlyError") for reply in replies):
                     self._put(connection)
-                    return replies
+                    return replies, False
                 connection.disconnect()  # Its server has become a replica.
+        is_repeated = connection is not None
         connection = self._connect()
         replies = _ask(connection, message, count)
         self._put(connection)
-        return replies
+        return replies, is_repeated
 
     def _take(self) -> Any:
         if self._process != os.getpid():
@@ -164,7 +180,7 @@ class Server:
 _NOT_INSTALLED = "django-redis is missing: pip install 'django-idempotency[redis]'."
 _NOT_REDIS = (
     "CACHES[{!r}] is not a cache of django-redis on one Redis (or Sentinel); others cannot decide"
-    " between two processes."
+    " between two processes. Name one in the OPTIONS: {{'cache': …}}."
 )
 _AWAY = "Redis behind CACHES[{!r}] does not answer; retry a little later."
 

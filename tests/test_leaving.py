@@ -14,10 +14,11 @@ from django.test import RequestFactory
 from django.utils.decorators import method_decorator
 from django.views import View
 
-from idempotency import LockUnavailable, StaleLock, idempotent_view, lock
+from idempotency import LockReentered, LockUnavailable, StaleLock, idempotent_view, lock
 from idempotency.locks import current_lock, get_backend
 from idempotency.locks.base import Grant
 from idempotency.renewal import renewal
+from idempotency.testing.children import Child
 from tests.conftest import elsewhere, run_async
 from tests.models import Effect
 from tests.test_locks import LOCKS
@@ -353,3 +354,108 @@ def test_view_whose_effects_are_there_to_stay_sends_its_answer(alias, served, ca
     assert response.status_code == 201
     assert Effect.objects.count() == 1
     assert "was lost before its work was done" in caplog.text
+
+
+@pytest.mark.parametrize("is_atomic", [False, True])
+def test_view_that_asks_and_learns_of_the_loss_is_answered_for(
+    alias, served, monkeypatch, is_atomic
+):
+    @lock("a", backend=alias)
+    def view(request):
+        Effect.objects.create(name="before")
+        held = current_lock()
+        lose(alias, held)
+        held.lose()
+        held.assert_held()
+        raise AssertionError
+
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", is_atomic)
+    response = served(view)()
+
+    assert (response.status_code, response["Retry-After"]) == (409, "1")
+    assert json.loads(response.content)["retry"] == {"same_key": True, "after": 1}
+    assert Effect.objects.exists() is not is_atomic
+
+
+def test_view_that_waits_for_itself_is_a_mistake_and_not_an_answer(alias):
+    @lock("a", backend=alias)
+    @lock("a", backend=alias)
+    def view(request):
+        raise AssertionError
+
+    with pytest.raises(LockReentered):
+        view(RequestFactory().post("/"))
+
+
+def order_view(alias):
+    """Give a class whose handlers hold the lock that their address names, and tell of it."""
+
+    def tell(request, pk):
+        return HttpResponse(current_lock().name)
+
+    class Order(View):
+        @method_decorator(lock("order:{pk}", backend=alias))
+        def get(self, request, pk):
+            return tell(request, pk)
+
+        def post(self, request, pk):
+            return tell(request, pk)
+
+    return Order
+
+
+@pytest.mark.parametrize(
+    ("method", "decorate"),
+    [
+        ("get", lambda locked: lambda view: view),
+        ("post", lambda locked: method_decorator(locked, name="dispatch")),
+        ("post", lambda locked: method_decorator([locked], name="post")),
+    ],
+    ids=["method", "dispatch", "by name"],
+)
+def test_class_names_its_lock_by_the_address(alias, method, decorate):
+    view = decorate(lock("order:{pk}", backend=alias))(order_view(alias))
+
+    response = view.as_view()(RequestFactory().generic(method.upper(), "/"), pk=7)
+
+    assert response.content == b"order:7"
+
+
+def test_method_decorator_leaves_arguments_in_their_places(alias):
+    class Account:
+        @method_decorator(lock("account:{number}", backend=alias))
+        def withdraw(self, number, amount=0):
+            return current_lock().name
+
+    assert Account().withdraw(7, 100) == "account:7"
+    assert Account().withdraw(7, amount=100) == "account:7"
+
+
+# Forks
+
+
+def test_child_of_a_fork_does_not_wait_for_what_its_parent_was_freeing(alias, monkeypatch):
+    backend = get_backend(alias)
+    release = type(backend).release
+    is_freeing, may_free = threading.Event(), threading.Event()
+
+    def slow(self, grant):
+        is_freeing.set()
+        assert may_free.wait(30)
+        return release(self, grant)
+
+    def enter(report):
+        try:
+            with lock("a", backend=alias):
+                pass
+        except LockUnavailable:
+            report("refused")
+
+    monkeypatch.setattr(type(backend), "release", slow)
+    with pytest.raises(KeyError), transaction.atomic(), lock("a", backend=alias):
+        raise KeyError
+    assert is_freeing.wait(30)
+    reports, _ = Child(enter).join()
+    may_free.set()
+
+    assert reports == ["refused"]

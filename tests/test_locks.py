@@ -7,7 +7,9 @@ import time
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 
@@ -24,6 +26,7 @@ from idempotency import (
     LockReentered,
     LockUnavailable,
     StaleLock,
+    StoreUnavailable,
     cache_lock,
     lock,
 )
@@ -223,7 +226,80 @@ def test_only_the_holder_can_release(backend, name):
     assert not freed
     assert isinstance(backend.acquire(Ask(name, "you", 30)), Busy)
     assert backend.release(held)
+
+
+def test_repeated_release_leaves_the_next_holder_alone(backend, name):
+    held = backend.acquire(Ask(name, "me", 30))
+    backend.release(held)
+    backend.acquire(Ask(name, "you", 30))
+
     assert not backend.release(held)
+    assert isinstance(backend.acquire(Ask(name, "me", 30)), Busy)
+    backend.withdraw(Ask(name, "you", 30))
+
+
+def losing_answers(monkeypatch, backend, method):
+    """Let *method* take effect and its answer be lost, once."""
+    whole = getattr(type(backend), method)
+
+    def lose(self, *args):
+        monkeypatch.undo()
+        whole(self, *args)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(type(backend), method, lose)
+
+
+def test_release_whose_answer_was_lost_may_be_repeated(alias, backend, name, monkeypatch):
+    if alias.startswith("postgres"):
+        pytest.skip("its connection ends with the answer, and the lock with that")
+
+    with lock(name, backend=alias) as held:
+        losing_answers(monkeypatch, backend, "release")
+        with pytest.raises(StoreUnavailable):
+            held.release()
+
+        assert held.release()
+
+    assert is_free(alias, name)
+
+
+def test_block_whose_lock_was_freed_without_an_answer_ends_well(alias, backend, name, monkeypatch):
+    with lock(name, backend=alias) as held:
+        losing_answers(monkeypatch, backend, "release")
+        with suppress(StoreUnavailable):
+            held.release()
+
+    assert is_free(alias, name)
+
+
+def test_lock_that_was_lost_is_asked_for_anew(alias, backend, name):
+    def outlive():
+        one = lock(name, backend=alias, lease=30)
+        with one as held:
+            backend.release(Grant(name, held.owner, held.token, 30))
+            held.lose()
+            with lock(name, backend=alias) as newer:
+                told.append((newer.token > held.token, current_lock() is newer))
+
+    told = []
+    with pytest.raises(StaleLock):
+        outlive()
+
+    assert told == [(True, True)]
+
+
+def test_lock_that_was_let_go_early_does_not_hide_the_next_one(alias, name):
+    first = lock(name, backend=alias)
+    held = first.__enter__()
+    held.release()
+
+    with lock(name, backend=alias) as newer:
+        with suppress(StaleLock):
+            first.__exit__(None, None, None)
+
+        with lock(name, backend=alias, reentrant=True) as again:
+            assert again is newer
 
 
 def test_lease_that_nobody_renews_ends(alias, name):
@@ -724,12 +800,22 @@ def test_argument_that_identifies_nothing_is_refused(value):
         ("o:{a!r}", ValueError),
         ("o:{a:>5}", ValueError),
         ("o:{a", ValueError),
+        ("o:{a.}", ValueError),
+        ("o:{a[}", ValueError),
         ("", ValueError),
     ],
 )
 def test_template_that_cannot_be_filled_is_refused_when_decorating(template, error):
     with pytest.raises(error):
         lock(template)(lambda a: None)
+
+
+def test_equal_moments_and_odd_text_have_one_name_each():
+    namer = namer_for("at:{a}", lambda a: None)
+    moment = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    assert namer(moment.astimezone(timezone(timedelta(hours=1)))) == namer(moment)
+    assert namer("\ud800") == "at:%ED%A0%80"
 
 
 def test_block_with_a_template_for_a_name_is_warned_about():

@@ -19,6 +19,7 @@ from idempotency import InvalidBackend, LockUnavailable, StaleLock, StoreUnavail
 from idempotency.locks import build_backend, get_backend
 from idempotency.locks.base import Ask, Busy, Grant
 from idempotency.locks.postgres.sessions import SEQUENCE, LockSession, lock_key
+from idempotency.renewal import renewal
 from idempotency.testing.children import Child
 from tests.conftest import wait_until
 from tests.models import Effect
@@ -575,3 +576,10 @@ def test_migration_is_shown_as_sql():
     call_command("sqlmigrate", "idempotency", "0004", stdout=sql)
 
     assert f"CREATE SEQUENCE {SEQUENCE}" in sql.getvalue()
+
+
+def test_nobody_watches_over_what_was_rolled_back(name):
+    with roll_back_savepoint(), transaction.atomic():
+        lock(name, backend="postgres", on_lost=print).__enter__()
+
+    assert not any(each.claim.name == name for each in renewal._watching.holdings)

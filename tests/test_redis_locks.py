@@ -94,3 +94,40 @@ def test_silent_redis_costs_one_time_out(own_redis, name, wait):
         pass
 
     assert time.monotonic() - started_at < 0.9  # SOCKET_TIMEOUT is 0.5.
+
+
+def executed_twice(monkeypatch, server):
+    """Let the next script be executed twice, as if the first reply had been lost."""
+    exchange = server._exchange
+
+    def twice(message, count):
+        monkeypatch.undo()
+        exchange(message, count)
+        return exchange(message, count)[0], True
+
+    monkeypatch.setattr(server, "_exchange", twice)
+
+
+def test_release_whose_reply_was_lost_is_no_loss_of_the_lock(name, monkeypatch):
+    with lock(name) as held:
+        executed_twice(monkeypatch, get_backend().server)
+
+    assert is_free("default", name)
+    assert not held.lost
+
+
+def test_grant_whose_reply_was_lost_is_given_again_past_those_who_queue(name, monkeypatch):
+    with lock("before"):
+        pass  # The server knows the scripts after it.
+    backend = get_backend()
+    exchange = backend.server._exchange
+
+    def twice(message, count):
+        monkeypatch.undo()
+        exchange(message, count)
+        queue_up_and_die(name)
+        return exchange(message, count)
+
+    monkeypatch.setattr(backend.server, "_exchange", twice)
+
+    assert isinstance(backend.acquire(Ask(name, "me", 5)), Grant)

@@ -22,6 +22,8 @@ class Problem(NamedTuple):
     type: str
     title: str
     same_key: bool | None = None
+    after: int | None = None
+    """Seconds after which to repeat it, unless the error knows better."""
 
 
 PROBLEMS: dict[type[IdempotencyError], Problem] = {
@@ -31,14 +33,14 @@ PROBLEMS: dict[type[IdempotencyError], Problem] = {
     exceptions.BodyTooLarge: Problem(413, "body-too-large", "Body too large", False),
     exceptions.KeyReused: Problem(422, "key-reused", "Idempotency key reused", False),
     exceptions.KeyInProgress: Problem(409, "request-in-progress", "Request in progress", True),
-    exceptions.StaleClaim: Problem(409, "request-in-progress", "Request taken over", True),
+    exceptions.StaleClaim: Problem(409, "request-in-progress", "Request taken over", True, 1),
     exceptions.OutcomeUnknown: Problem(409, "outcome-unknown", "Outcome unknown", True),
     exceptions.ReplayUnavailable: Problem(409, "replay-unavailable", "Answer not kept", False),
     exceptions.StoreUnavailable: Problem(
         503, "idempotency-unavailable", "Idempotency unavailable", True
     ),
     exceptions.LockUnavailable: Problem(409, "locked", "Locked", True),
-    exceptions.StaleLock: Problem(409, "locked", "Lock lost", True),
+    exceptions.StaleLock: Problem(409, "locked", "Lock lost", True, 1),
     exceptions.StaleObject: Problem(409, "stale-object", "Stale object", False),
     exceptions.PreconditionFailed: Problem(
         412, "precondition-failed", "Precondition failed", False
@@ -59,7 +61,7 @@ def problem_response(error: IdempotencyError) -> HttpResponse:
     if location:
         return _elsewhere(location)
     problem = next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
-    after = None if error.retry_after is None else math.ceil(error.retry_after)
+    after = problem.after if error.retry_after is None else math.ceil(error.retry_after)
     response = JsonResponse(
         _members(problem, error, after),
         status=problem.status,

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.checks import CheckMessage
 
 from ..backends import check_options, seconds_of
-from ..exceptions import LockUnavailable
+from ..exceptions import LockUnavailable, StoreUnavailable
 from ..rollbacks import Within
 
 
@@ -109,7 +109,11 @@ class BaseLockBackend(ABC):
 
     @abstractmethod
     def release(self, grant: Grant) -> bool:
-        """Free the lock if *grant* still holds it, and tell whether it did."""
+        """
+        Free the lock if *grant* still holds it, and tell whether it did.
+
+        Raises: `StoreUnavailable` if that cannot be known, as for a try whose answer was lost.
+        """
 
     @abstractmethod
     def withdraw(self, ask: Ask) -> None:
@@ -117,7 +121,7 @@ class BaseLockBackend(ABC):
 
     @abstractmethod
     def live(self, limit: int = 1_000) -> list[LiveLock]:
-        """Give the locks that are held now, at most *limit* of them, the oldest first."""
+        """Give the locks that are held now, the oldest first; of more than *limit*, any."""
 
     def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
         """Wait until another try may go better, at most *seconds*."""
@@ -148,3 +152,11 @@ class BaseLockBackend(ABC):
     def check_service(self) -> list[CheckMessage]:
         """Give what is wrong with the database *using*, which may be asked here."""
         return []
+
+
+def untold(grant: Grant) -> StoreUnavailable:
+    """Give the error of a release that was sent twice, and of which the second found nothing."""
+    return StoreUnavailable(
+        f"Nobody can tell whether the lock {grant.name!r} was freed here or lost before.",
+        retry_after=1,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any, TypeVar
 
 from django.core.checks import CheckMessage, Error
@@ -16,7 +16,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..exceptions import LockUnavailable, StoreUnavailable
 from ..retries import is_undone
 from ..rollbacks import Within
-from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
+from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock, untold
 from .leases import Leases, leases_of
 
 Result = TypeVar("Result")
@@ -70,7 +70,15 @@ class DatabaseLockBackend(BaseLockBackend):
         return self._reach(lambda leases, cursor: leases.holds(cursor, grant))
 
     def release(self, grant: Grant) -> bool:
-        return self._reach(lambda leases, cursor: leases.release(cursor, grant.name, grant.owner))
+        tries = count(1)
+
+        def free(leases: Leases, cursor: Any) -> tuple[bool, int]:
+            return leases.release(cursor, grant.name, grant.owner), next(tries)
+
+        freed, try_number = self._reach(free)
+        if not freed and try_number > 1:
+            raise untold(grant)
+        return freed
 
     def withdraw(self, ask: Ask) -> None:
         try:

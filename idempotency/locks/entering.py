@@ -110,8 +110,10 @@ class Entrance:
     def _again(self) -> HeldLock | None:
         """Give the lock if this context has it already, and may have it once more."""
         held = context.remembered(self.place)
-        if held is None or held.is_over or (held.lost and not held.is_entered):
+        if held is None or held.is_over:
             return None
+        if held.lost and not (held.is_entered and self.terms.reentrant):
+            return None  # It may be another's, so that only the backend knows.
         if held.enter(reentrant=self.terms.reentrant):
             return self._still_held(held)
         if held.is_entered:
@@ -162,5 +164,6 @@ class Entrance:
 
     def _forget(self, held: HeldLock) -> None:
         # One that waits for the end of its transaction may be entered again until then.
-        if not held.is_entered and not held.is_leaving:
+        is_needed = held.is_entered or held.is_leaving
+        if not is_needed and context.remembered(self.place) is held:
             context.forget(self.place)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from weakref import ref
 
-from ..exceptions import IdempotencyError, StaleLock
+from ..exceptions import IdempotencyError, StaleLock, StoreUnavailable
 from ..renewal import Holding, renewal
 from ..uptime import uptime
 from .base import BaseLockBackend, Grant
@@ -33,6 +33,7 @@ class HeldLock:
         "_grant",
         "_holding",
         "_is_released",
+        "_is_unsure",
         "_left_by",
         "_mutex",
         "_pending",
@@ -54,6 +55,7 @@ class HeldLock:
         self._mutex = threading.Lock()
         self._depth = 1
         self._is_released = False
+        self._is_unsure = False  # Whether a release may have taken effect and was not told so.
         self._pending = 0  # Transactions around it whose end it waits for.
         self._left_by = 0
         self._process = os.getpid()
@@ -201,13 +203,20 @@ class HeldLock:
 
     def die(self) -> None:
         """Take note that the transaction has been undone which the lock lived with."""
+        renewal.discard(self._holding)
         self._is_released = True
 
     def _free(self) -> bool:
         renewal.discard(self._holding)
         if self.is_over:
             return False
-        freed = self.backend.release(self._grant)
+        try:
+            freed = self.backend.release(self._grant)
+        except StoreUnavailable:
+            self._is_unsure = True
+            raise
+        # What was not held any more may have been freed by a try whose answer never came.
+        freed = freed or (self._is_unsure and not self.lost)
         self._is_released = True
         return freed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 from django.db.transaction import TransactionManagementError
 
@@ -16,6 +17,9 @@ logger = logging.getLogger("idempotency")
 
 _undone: dict[Place, HeldLock] = {}
 """Locks whose transaction was rolled back, until they are freed in the background."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_undone.clear)
 
 
 def leave(held: HeldLock, *, failed: bool) -> None:

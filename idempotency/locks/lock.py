@@ -83,9 +83,9 @@ class Lock:
                 return self.refuse(error, args, kwargs)
             try:
                 result = _finished(function(*args, **kwargs))
-            except BaseException:
+            except BaseException as error:
                 entrance.leave(held, failed=True)
-                raise
+                return self.fail(error, args, kwargs)
             try:
                 entrance.leave(held, failed=False)
             except StaleLock as error:
@@ -104,9 +104,9 @@ class Lock:
                 return await instead if isawaitable(instead) else instead
             try:
                 result = await function(*args, **kwargs)
-            except BaseException:
+            except BaseException as error:
                 await entrance.aleave(held, failed=True)
-                raise
+                return self.fail(error, args, kwargs)
             try:
                 await entrance.aleave(held, failed=False)
             except StaleLock as error:
@@ -122,6 +122,10 @@ class Lock:
         if isinstance(error, LockReentered):  # A mistake, not another holder.
             raise error
         return None if self.on_locked == "skip" else self.on_locked(error)
+
+    def fail(self, error: BaseException, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give what a call gives whose function raised *error*."""
+        raise error
 
     def tell_lost(
         self, error: StaleLock, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any

@@ -41,7 +41,7 @@ if call('EXISTS', lock, queue) > 0 then
         return {call('PTTL', lock)}
     end
     local first = call('ZRANGE', queue, 0, 0)[1]
-    if first and first ~= owner then
+    if not value and first and first ~= owner then
         return {(call('ZSCORE', patient, first) or now) - now}
     end
     call('ZREM', queue, owner)

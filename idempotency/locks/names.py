@@ -7,9 +7,10 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Context, Decimal
 from enum import Enum
+from functools import partial
 from string import Formatter
 from typing import Any
 from urllib.parse import quote
@@ -36,7 +37,7 @@ def check_lock_name(name: str) -> str:
     if not name:
         raise ValueError("The name of a lock is empty.")
     if has_control(name):
-        raise ValueError(f"The name of a lock has control characters: {name[:80]!r}.")
+        raise ValueError(f"The name of a lock has characters that are no text: {name[:80]!r}.")
     if len(name) <= MAX_LENGTH and not (len(name) == MAX_LENGTH and _LIKE_A_CUT.search(name)):
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()
@@ -70,10 +71,16 @@ def namer_for(name: str | Namer, function: Callable[..., Any]) -> Namer:
     if not fields:
         fixed = check_lock_name("".join(text for text, *_ in _formatter.parse(name)))
         return lambda *args, **kwargs: fixed
-    signature = inspect.signature(function)
+    signature = _signature(function)
     for field in fields:
         _check_field(name, field, signature)
     return _Template(name, signature)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Give what *function* is called with; a partial knows what it binds, as `self`."""
+    innermost = inspect.unwrap(function, stop=lambda one: isinstance(one, partial))
+    return inspect.signature(innermost, follow_wrapped=False)
 
 
 def _checked(namer: Namer) -> Namer:
@@ -83,13 +90,26 @@ def _checked(namer: Namer) -> Namer:
 def _fields(template: str) -> list[str]:
     """Give what stands in the braces of *template*."""
     fields = []
-    for _, field, form, conversion in _formatter.parse(template):
-        if field is None:
-            continue
-        if form or conversion:
-            raise ValueError(f"{template!r}: no format and no conversion, just {{{field}}}.")
-        fields.append(field)
+    try:
+        for _, field, form, conversion in _formatter.parse(template):
+            if field is None:
+                continue
+            if form or conversion:
+                raise ValueError(f"no format and no conversion, just {{{field}}}")
+            fields.append(field)
+    except ValueError as error:
+        raise ValueError(f"{template!r} is no template: {error}.") from error
     return fields
+
+
+class _Anything(dict[str, Any]):
+    """Has whatever the path of a field asks for."""
+
+    def __missing__(self, name: object) -> Any:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        return self
 
 
 def _first(field: str) -> str:
@@ -100,6 +120,10 @@ def _check_field(template: str, field: str, signature: inspect.Signature) -> Non
     first = _first(field)
     if not first.isidentifier():
         raise ValueError(f"{template!r}: {{{field}}} does not begin with the name of an argument.")
+    try:
+        _formatter.get_field(field, (), _Anything())
+    except ValueError as error:
+        raise ValueError(f"{template!r}: {{{field}}} is no path of attributes: {error}.") from error
     kinds = {parameter.kind for parameter in signature.parameters.values()}
     if first not in signature.parameters and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise TypeError(
@@ -136,21 +160,34 @@ class _Template:
         value, _ = _formatter.get_field(field, (), arguments)
         if isinstance(value, Enum):
             value = value.value
+        if value is None:
+            raise TypeError(
+                f"{{{field}}} in {self.template!r} is None, which identifies nothing: is that"
+                " an object that is not saved yet, or a visitor who has not logged in?"
+            )
         if not isinstance(value, _KINDS) or _is_no_number(value):
             raise TypeError(
                 f"{{{field}}} in {self.template!r} is {value!r}. Name what identifies it, such as"
                 f" {{{field}.pk}}: a string, a whole number, a date or a UUID."
             )
-        text = _spelled(value) if isinstance(value, Decimal) else str(value)
-        return quote(text, safe="")
+        return quote(_spelled(value), safe="", errors="surrogatepass")
 
 
 def _is_no_number(value: object) -> bool:
     return isinstance(value, Decimal) and not value.is_finite()
 
 
-def _spelled(value: Decimal) -> str:
-    """Give one spelling for equal numbers; a whole one has that of `int`."""
+def _spelled(value: Any) -> str:
+    """Give one spelling for what is equal."""
+    if isinstance(value, Decimal):
+        return _digits(value)
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        value = value.astimezone(UTC)
+    return str(value)
+
+
+def _digits(value: Decimal) -> str:
+    """Give the spelling of a number; a whole one has that of `int`."""
     if not value:
         return "0"
     exact = value.normalize(Context(prec=len(value.as_tuple().digits)))

@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from ..redis_checks import check_memory, check_server
 from ..scripts import Call, Server, Word
 from ..waiting import LONGEST_PAUSE
-from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock
+from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock, untold
 from .lua import ACQUIRE, LIVE, RELEASE, RENEW, WITHDRAW
 
 PARTS = 16
@@ -111,7 +111,11 @@ class RedisLockBackend(BaseLockBackend):
     def release(self, grant: Grant) -> bool:
         part, name = self._part(grant.name), grant.name
         keys = (part.lock(name), part.index, part.queue(name))
-        return bool(self.server.run(RELEASE, keys, (_held(grant), name, part.bell(""))))
+        words = (_held(grant), name, part.bell(""))
+        freed, is_repeated = self.server.run_perhaps_twice(RELEASE, keys, words)
+        if is_repeated and not freed:
+            raise untold(grant)
+        return bool(freed)
 
     def withdraw(self, ask: Ask) -> None:
         part, name = self._part(ask.name), ask.name

@@ -23,6 +23,9 @@ from .base import Ask, BaseLockBackend, Busy, Grant
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
 
+LONGEST_RETRY = 5.0
+"""Seconds after which a caller may try again at the latest, as most are done before their lease."""
+
 
 def new_owner() -> str:
     """Give a name for one holder: nobody else's, and telling a person where it runs."""
@@ -84,7 +87,7 @@ class Taking:
         if left <= 0:
             raise LockUnavailable(
                 f"The lock {self.ask.name!r} is held by another; nothing was done.",
-                retry_after=max(1.0, busy.left or 0),
+                retry_after=min(max(1.0, busy.left or 0), LONGEST_RETRY),
             )
         return min(left, pauses.pause())
 
