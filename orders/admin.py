@@ -9,7 +9,8 @@ from django.http import HttpRequest
 
 from idempotency.admin import TransitionsAdmin, VersionedAdmin
 
-from .models import Invoice, NotDue, Order, Payment, Product, Refund, Settlement
+from .ledger import Invoice, Payment, Refund, Settlement
+from .models import NotDue, Order, Product
 
 if TYPE_CHECKING:
     Inline = admin.TabularInline[Any, Order]

@@ -9,7 +9,8 @@ from idempotency import lock
 from idempotency.locks import current_lock
 from idempotency.pessimistic import lock_row
 
-from .models import Invoice, InvoiceSeries, NotPaid, Order
+from .ledger import Invoice, InvoiceSeries
+from .models import NotPaid, Order
 
 INVOICED = (Order.Status.PAID, Order.Status.SHIPPED)
 

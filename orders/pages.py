@@ -11,7 +11,8 @@ from django.views.decorators.http import require_safe
 from idempotency.keys import uuid7
 from idempotency.models import IdempotencyRecord
 
-from .models import Order, Payment, Product
+from .ledger import Payment
+from .models import Order, Product
 
 
 @dataclass(frozen=True, slots=True)

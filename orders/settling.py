@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from idempotency.locks import LiveLock, get_backend
 
-from .models import Payment, Refund, Settlement
+from .ledger import Payment, Refund, Settlement
 
 LOCK = "settlement"
 

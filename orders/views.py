@@ -17,7 +17,8 @@ from idempotency.transitions import TransitionOutcome
 
 from .forms import OrderForm, PaymentForm, QuantityForm, read
 from .invoicing import issue
-from .models import Invoice, Order
+from .ledger import Invoice
+from .models import Order
 from .problems import answer_refusals
 
 

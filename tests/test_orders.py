@@ -16,7 +16,8 @@ from django.utils import timezone
 
 from idempotency import cache_lock, lock
 from idempotency.transitions import log_of
-from orders.models import Invoice, Order, OutOfStock, Payment, Product, Refund, Settlement
+from orders.ledger import Invoice, Payment, Refund, Settlement
+from orders.models import Order, OutOfStock, Product
 from tests.conftest import elsewhere
 
 KEY = "a key that nobody guesses"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from django.db.models import Sum
 
-from orders.models import Payment, Product
+from orders.ledger import Payment
+from orders.models import Product
 
 from .storm import Intent, Tally
 

@@ -18,16 +18,8 @@ from idempotency.optimistic import retry_stale
 from idempotency.testing import crash_points, race
 from idempotency.testing.children import Child
 from orders.invoicing import issue
-from orders.models import (
-    Invoice,
-    NotDue,
-    Order,
-    OutOfStock,
-    Payment,
-    Product,
-    Settlement,
-    Unchangeable,
-)
+from orders.ledger import Invoice, Payment, Settlement
+from orders.models import NotDue, Order, OutOfStock, Product, Unchangeable
 from orders.settling import LOCK, settle, yesterday
 from tests.races.test_leases import wait_until
 
