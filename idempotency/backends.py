@@ -48,8 +48,9 @@ class Backends(Generic[Backend]):
                 return self._made.setdefault(alias, self.build(alias))
 
     def described(self) -> Mapping[str, Mapping[str, Any]]:
-        """Give what the setting says of each alias."""
-        return cast(Mapping[str, Mapping[str, Any]], getattr(settings, self.name))
+        """Give what the setting says of each alias; raise `InvalidBackend` if it is no dict."""
+        described = _members(getattr(settings, self.name), None, self.setting)
+        return cast(Mapping[str, Mapping[str, Any]], described)
 
     def build(self, alias: str) -> Backend:
         """Give a new object as the settings describe it."""

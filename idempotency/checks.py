@@ -107,8 +107,9 @@ def check_services(
 ) -> list[CheckMessage]:
     """Let each store ask its server, when databases may be asked as well."""
     found: list[CheckMessage] = []
-    for alias in settings.STORES or [] if databases else []:
-        with suppress(ImproperlyConfigured):  # `check_stores` tells.
+    is_described = isinstance(settings.STORES, Mapping)  # `check_stores` tells.
+    for alias in settings.STORES if databases and is_described else []:
+        with suppress(ImproperlyConfigured):  # And of this.
             found += build_store(alias).check_service()
     return found
 
@@ -138,7 +139,7 @@ def check_sqlite(
     *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Tell if writers of a SQLite file would fail instead of queueing."""
-    used = {one.get("using", "default") for one in _options()}
+    used = [one.get("using", "default") for one in _options()]
     return [
         Warning(
             f"Database {alias!r} begins its transactions without the write lock: one that reads"
@@ -147,8 +148,8 @@ def check_sqlite(
             ' "PRAGMA journal_mode=WAL;"}.',
             id="idempotency.W005",
         )
-        for alias in sorted(used & set(connections))
-        if connections[alias].vendor == "sqlite" and not _is_immediate(alias)
+        for alias in sorted(connections)
+        if alias in used and connections[alias].vendor == "sqlite" and not _is_immediate(alias)
     ]
 
 

@@ -45,10 +45,11 @@ def check_lock_services(
 ) -> list[CheckMessage]:
     """Let each lock backend ask its server, when databases may be asked as well."""
     found: list[CheckMessage] = []
-    for alias in settings.LOCKS or [] if databases else []:
-        with suppress(ImproperlyConfigured):  # `check_locks` tells.
+    is_described = isinstance(settings.LOCKS, Mapping)  # `check_locks` tells.
+    for alias in settings.LOCKS if databases and is_described else []:
+        with suppress(ImproperlyConfigured):  # And of this.
             backend = build_backend(alias)
-            if backend.using is None or backend.using in (databases or []):
+            if backend.using is None or backend.using in list(databases or []):
                 found += backend.check_service()
     return found
 

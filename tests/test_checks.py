@@ -5,7 +5,7 @@ from django.core.checks import Tags, run_checks
 from django.db import connection, connections
 from django_redis.pool import ConnectionFactory
 
-from idempotency import checks, lock_checks
+from idempotency import InvalidBackend, checks, lock, lock_checks
 from idempotency.models import IdempotencyRecord
 from idempotency.stores.database import DatabaseStore
 from tests.conftest import IN_REDIS
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 pools = ConnectionFactory._pools
 OURS = "idempotency.middleware.IdempotencyMiddleware"
+ADVISORY = "idempotency.locks.postgres.AdvisoryLockBackend"
 
 
 def found():
@@ -32,6 +33,9 @@ def test_project_of_the_tests_has_nothing_wrong():
     [
         ("STORES", {}, "E001"),
         ("STORES", None, "E001"),
+        ("STORES", ["default"], "E001"),
+        ("STORES", "default", "E001"),
+        ("STORES", 1, "E001"),
         ("STORES", {"default": None}, "E002"),
         ("STORES", {"default": {"OPTIONS": None}}, "E002"),
         ("STORES", {"default": {"RETENTIONS": 1}}, "E002"),
@@ -42,6 +46,7 @@ def test_project_of_the_tests_has_nothing_wrong():
         ("STORES", {"default": {"RETENTION": float("inf")}}, "E002"),
         ("STORES", {"default": {"BACKEND": "no.such.Store"}}, "E002"),
         ("STORES", {"default": {"OPTIONS": {"using": "nowhere"}}}, "E003"),
+        ("STORES", {"default": {"OPTIONS": {"using": ["default"]}}}, "E003"),
         ("HEADER", "", "E011"),
         ("HEADER", None, "E011"),
         ("METHODS", "POST", "E012"),
@@ -62,6 +67,7 @@ def test_wrong_setting_is_told(settings, name, value, id):
     setattr(settings, f"IDEMPOTENCY_{name}", value)
 
     assert found() == {f"idempotency.{id}"}
+    assert asked() == set()
 
 
 @pytest.mark.parametrize(
@@ -163,6 +169,9 @@ def test_locks_are_fine_as_they_are():
         {"default": {"LEASE": 1e12}},
         {"default": {"BACKEND": "no.such.module.Backend"}},
         None,
+        ["default"],
+        "default",
+        1,
         {"default": None},
         {"default": {"LEASES": 30}},
         {"default": {"OPTIONS": None}},
@@ -171,6 +180,7 @@ def test_locks_are_fine_as_they_are():
         {"default": {"BACKEND": "datetime.timedelta"}},
         {"default": {"BACKEND": "idempotency.locks.HeldLock"}},
         {"default": {"BACKEND": "idempotency.locks.get_backend"}},
+        {"default": {"BACKEND": ADVISORY, "OPTIONS": {"level": ["session"]}}},
     ],
 )
 def test_lock_backend_that_cannot_be_made_is_an_error(settings, locks):
@@ -181,10 +191,20 @@ def test_lock_backend_that_cannot_be_made_is_an_error(settings, locks):
     assert not asked()
 
 
-def test_lock_backend_with_an_unknown_database_is_an_error(settings):
-    settings.IDEMPOTENCY_LOCKS = {"default": {"OPTIONS": {"using": "nowhere"}}}
+@pytest.mark.parametrize("using", ["nowhere", ["default"]])
+def test_lock_backend_with_an_unknown_database_is_an_error(settings, using):
+    settings.IDEMPOTENCY_LOCKS = {"default": {"OPTIONS": {"using": using}}}
 
     assert [found.id for found in lock_checks.check_locks()] == ["idempotency.E018"]
+    assert not asked()
+
+
+@pytest.mark.parametrize("locks", [["default"], "default", None])
+def test_lock_cannot_be_taken_while_its_setting_is_no_dict(settings, locks):
+    settings.IDEMPOTENCY_LOCKS = locks
+
+    with pytest.raises(InvalidBackend, match="IDEMPOTENCY_LOCKS is a dict"), lock("a"):
+        pass
 
 
 @pytest.mark.parametrize("arguments", ["--timeout 60", "--timeout=60", "-t 60", "-w 4 -t60"])

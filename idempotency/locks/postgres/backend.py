@@ -51,7 +51,7 @@ class AdvisoryLockBackend(BaseLockBackend):
         super().__init__(alias, options)
         self.using = self.options.get("using", DEFAULT_DB_ALIAS)
         self.level = self.options.get("level", "transaction")
-        if self.level not in LEVELS:
+        if self.level not in list(LEVELS):
             raise InvalidBackend(
                 f"IDEMPOTENCY_LOCKS[{alias!r}]: 'level' is 'transaction' or 'session', not"
                 f" {self.level!r}."
