@@ -63,6 +63,8 @@ class Server:
             return get_redis_connection(self.alias, write=True)
         except (NotImplementedError, TypeError, InvalidCacheBackendError) as error:
             raise InvalidBackend(_NOT_REDIS.format(self.alias)) from error
+        except ValueError as error:
+            raise InvalidBackend(_NO_ADDRESS.format(self.alias)) from error
 
     @property
     def patience(self) -> float:
@@ -181,6 +183,10 @@ _NOT_INSTALLED = "django-redis is missing: pip install 'django-idempotency[redis
 _NOT_REDIS = (
     "CACHES[{!r}] is not a cache of django-redis on one Redis (or Sentinel); others cannot decide"
     " between two processes. Name one in the OPTIONS: {{'cache': …}}."
+)
+_NO_ADDRESS = (
+    "CACHES[{!r}] has a LOCATION that is no address of Redis: write it like"
+    " 'redis://127.0.0.1:6379/1', with the scheme redis, rediss or unix."
 )
 _AWAY = "Redis behind CACHES[{!r}] does not answer; retry a little later."
 

@@ -300,6 +300,23 @@ def test_cache_that_shares_its_database_with_another_is_told(settings, own_redis
     assert found() == set()
 
 
+def test_address_without_a_scheme_is_told(settings, own_redis):
+    in_redis(settings, LOCATION="127.0.0.1:6379")
+
+    (told,) = checks.check_stores()
+
+    assert told.id == "idempotency.E030"
+    assert "write it like 'redis://127.0.0.1:6379/1'" in told.msg
+    assert asked() == set()
+
+
+def test_address_without_a_scheme_of_another_cache_is_passed_over(settings, own_redis):
+    settings.CACHES = {**settings.CACHES, "pages": {**settings.CACHES["own"], "LOCATION": "here"}}
+    in_redis(settings)
+
+    assert found() == set()
+
+
 def test_redis_that_throws_records_away_is_told_if_it_may_be_asked(settings, own_redis):
     in_redis(settings)
     own_redis.tell("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
