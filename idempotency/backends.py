@@ -15,6 +15,9 @@ from .exceptions import InvalidBackend
 
 Backend = TypeVar("Backend")
 
+SHORTEST = 0.001
+"""The shortest duration, in seconds: servers count in milliseconds."""
+
 LONGEST = 3_155_760_000
 """The longest duration, in seconds: a hundred years, which every clock can count."""
 
@@ -99,9 +102,10 @@ def _members(described: Any, known: Collection[str] | None, where: str) -> Mappi
 def seconds_of(options: Mapping[str, Any], name: str, where: str) -> float:
     """Give the duration called *name*; raise `InvalidBackend` if it is none."""
     value = options[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not SHORTEST <= value <= LONGEST:
         raise InvalidBackend(
-            f"{where}[{name!r}] is a number of seconds above 0, at most {LONGEST}, not"
+            f"{where}[{name!r}] is a number of seconds, from {SHORTEST} to {LONGEST}, not"
             f" {value!r:.80}."
         )
-    return value
+    return cast(float, value)

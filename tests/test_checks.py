@@ -43,6 +43,7 @@ def test_project_of_the_tests_has_nothing_wrong():
         ("STORES", {"default": IN_REDIS | {"OPTIONS": {"records": True}}}, "E002"),
         ("STORES", {"default": {"BACKEND": "idempotency.locks.HeldLock"}}, "E002"),
         ("STORES", {"default": {"LEASE": 0}}, "E002"),
+        ("STORES", {"default": {"LEASE": 0.0005}}, "E002"),
         ("STORES", {"default": {"RETENTION": float("inf")}}, "E002"),
         ("STORES", {"default": {"BACKEND": "no.such.Store"}}, "E002"),
         ("STORES", {"default": {"OPTIONS": {"using": "nowhere"}}}, "E003"),
@@ -164,6 +165,7 @@ def test_locks_are_fine_as_they_are():
         {},
         {"default": {"BACKEND": "idempotency.locks.NoSuchBackend"}},
         {"default": {"LEASE": 0}},
+        {"default": {"LEASE": 0.0005}},
         {"default": {"LEASE": "30"}},
         {"default": {"LEASE": float("inf")}},
         {"default": {"LEASE": 1e12}},
@@ -181,6 +183,7 @@ def test_locks_are_fine_as_they_are():
         {"default": {"BACKEND": "idempotency.locks.HeldLock"}},
         {"default": {"BACKEND": "idempotency.locks.get_backend"}},
         {"default": {"BACKEND": ADVISORY, "OPTIONS": {"level": ["session"]}}},
+        {"default": {"BACKEND": ADVISORY, "LEASE": 2_147_484}},
     ],
 )
 def test_lock_backend_that_cannot_be_made_is_an_error(settings, locks):

@@ -56,6 +56,10 @@ class AdvisoryLockBackend(BaseLockBackend):
                 f"IDEMPOTENCY_LOCKS[{alias!r}]: 'level' is 'transaction' or 'session', not"
                 f" {self.level!r}."
             )
+        try:
+            self.check_lease(self.lease)
+        except ValueError as error:
+            raise InvalidBackend(f"IDEMPOTENCY_LOCKS[{alias!r}]['LEASE']: {error}") from error
         self._sessions: dict[str, LockSession] = {}
         self._inside: WeakKeyDictionary[BaseDatabaseWrapper, dict[str, Grant]]
         self._inside = WeakKeyDictionary()
