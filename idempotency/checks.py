@@ -110,7 +110,9 @@ def check_services(
     is_described = isinstance(settings.STORES, Mapping)  # `check_stores` tells.
     for alias in settings.STORES if databases and is_described else []:
         with suppress(ImproperlyConfigured):  # And of this.
-            found += build_store(alias).check_service()
+            store = build_store(alias)
+            if store.using is None or store.using in list(databases or []):
+                found += store.check_service()
     return found
 
 

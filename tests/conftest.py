@@ -20,7 +20,7 @@ from django.urls import path
 from django.utils import timezone
 
 from idempotency.locks.zookeeper.processes import end_all
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, LockLease
 from idempotency.scripts import Server
 from tests import services
 from tests.services import NotStarted, ZooKeeper, do_without, running_zookeeper
@@ -89,13 +89,22 @@ def atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Give a function that takes the store away."""
+    """Give a function that takes the store away: what it asks the database only fails."""
 
     def take_away() -> None:
-        monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+        monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", LockLease._meta.db_table)
         settings.IDEMPOTENCY_STORES = {"default": {}}
 
     return take_away
+
+
+@pytest.fixture
+def not_migrated(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no table for records, and none for locks."""
+    for model in (IdempotencyRecord, LockLease):
+        monkeypatch.setitem(model._meta.__dict__, "db_table", f"no_{model._meta.db_table}")
+    settings.IDEMPOTENCY_STORES = {"default": {}}
+    settings.IDEMPOTENCY_LOCKS = {"default": {}}
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ LAYERS = [
     {"exceptions", "conf", "canonical"},
     {"keys", "fingerprints", "fields", "backends", "waiting", "uptime"},
     {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
-    {"inserts", "optimistic", "redis_checks"},
+    {"inserts", "optimistic", "redis_checks", "tables"},
     {"pessimistic"},
     {"fencing"},
     {"models"},

@@ -148,6 +148,20 @@ def test_broken_table_is_an_error(monkeypatch):
     ]
 
 
+def test_table_that_is_missing_is_told_if_databases_may_be_asked(not_migrated):
+    told = [*checks.check_services(databases=["default"])]
+    told += lock_checks.check_lock_services(databases=["default"])
+
+    assert {one.id for one in told} == {"idempotency.W037"}
+    assert [one.msg.partition(" has ")[0] for one in told] == [
+        "IDEMPOTENCY_STORES['default']: The database 'default'",
+        "IDEMPOTENCY_LOCKS['default']: The database 'default'",
+    ]
+    assert all("manage.py migrate idempotency --database default" in one.msg for one in told)
+    assert checks.check_services(databases=["other"]) == []
+    assert found() == set()
+
+
 def test_store_looks_after_its_own_settings(settings):
     settings.IDEMPOTENCY_STORES = {"default": {}}
 

@@ -24,7 +24,14 @@ from django.test import Client, RequestFactory
 from django.urls import path
 from django.views.decorators.gzip import gzip_page
 
-from idempotency import KeyReused, LockUnavailable, StaleObject, TransitionConflict, idempotent_view
+from idempotency import (
+    KeyReused,
+    LockUnavailable,
+    StaleObject,
+    TransitionConflict,
+    idempotent_view,
+    lock,
+)
 from idempotency.http.problems import PROBLEMS
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, Gate, end_leases, end_retention, standing_at
@@ -811,6 +818,24 @@ def test_store_that_is_away_is_a_503(served, store_away):
         "1",
         {"same_key": True, "after": 1},
     )
+    assert not Effect.objects.exists()
+
+
+@committing
+def test_store_that_is_not_migrated_is_a_500_for_the_operator(served, not_migrated, caplog):
+    response = served(idempotent_view(effect))()
+
+    assert (response.status_code, response.get("Retry-After")) == (500, None)
+    assert "manage.py migrate idempotency --database default" in caplog.text
+    assert not Effect.objects.exists()
+
+
+@committing
+def test_lock_that_is_not_migrated_is_a_500_for_the_operator(served, not_migrated, caplog):
+    response = served(lock("served")(effect))()
+
+    assert (response.status_code, response.get("Retry-After")) == (500, None)
+    assert "manage.py migrate idempotency --database default" in caplog.text
     assert not Effect.objects.exists()
 
 

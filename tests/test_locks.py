@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import Context
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -340,6 +340,18 @@ def test_error_of_the_body_is_not_masked_by_the_loss_of_the_lock(alias, name):
 
     with pytest.raises(KeyError):
         outlive()
+
+
+@pytest.mark.parametrize("is_inside", [False, True])
+def test_lock_that_is_not_migrated_tells_so(name, not_migrated, is_inside, caplog):
+    with (
+        pytest.raises(InvalidBackend, match="no table no_idempotency_locklease: run"),
+        transaction.atomic() if is_inside else nullcontext(),
+        lock(name, wait=1),
+    ):
+        pass
+
+    assert caplog.messages == []
 
 
 def test_late_release_leaves_the_next_holder_alone(alias, name):

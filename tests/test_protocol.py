@@ -9,6 +9,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DataError, connection, connections, transaction
 
 from idempotency import (
+    InvalidBackend,
     KeyInProgress,
     KeyInvalid,
     KeyReused,
@@ -22,6 +23,7 @@ from idempotency import (
     run_once,
 )
 from idempotency.models import IdempotencyRecord
+from idempotency.stores import get_store
 from idempotency.stores.database import DatabaseStore
 from tests.conftest import Gate, end_leases, end_retention, standing_at
 from tests.models import Effect
@@ -259,6 +261,45 @@ def test_store_that_is_away_refuses_and_runs_nothing(mode, store_away):
 
     with pytest.raises(StoreUnavailable):
         once(mode=mode)
+
+    assert Effect.objects.count() == 0
+
+
+@MODES
+@pytest.mark.parametrize("on_store_error", ["refuse", "run"])
+def test_store_that_is_not_migrated_tells_so_and_runs_nothing(mode, on_store_error, not_migrated):
+    with pytest.raises(InvalidBackend, match="migrate idempotency --database default"):
+        once(mode=mode, on_store_error=on_store_error)
+
+    assert Effect.objects.count() == 0
+
+
+def test_store_that_is_not_migrated_tells_so_to_coroutines(not_migrated):
+    async def handle():
+        return "ran"
+
+    with pytest.raises(InvalidBackend, match="has no table"):
+        async_to_sync(arun_once)(handle, **WHO, key="key")
+
+
+def test_store_that_is_not_migrated_tells_so_within_a_transaction(not_migrated):
+    with pytest.raises(InvalidBackend, match="has no table"), transaction.atomic():
+        once(mode="atomic")
+
+    assert Effect.objects.count() == 0
+
+
+@MODES
+def test_table_that_goes_while_the_work_runs_is_an_outage(mode, settings, monkeypatch):
+    settings.IDEMPOTENCY_STORES = {"default": {}}
+
+    def during():
+        work()
+        monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+        get_store()._dialects.clear()
+
+    with pytest.raises(StoreUnavailable):
+        once(during, mode=mode)
 
     assert Effect.objects.count() == 0
 

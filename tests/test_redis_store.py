@@ -21,7 +21,7 @@ from idempotency import (
     idempotent_view,
     run_once,
 )
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, LockLease
 from idempotency.protocol import arun_once
 from idempotency.stores import get_store
 from idempotency.stores.base import Answer, Bid, Call, Claim
@@ -316,7 +316,7 @@ def test_redis_that_is_away_after_the_commit_does_not_hide_the_result(in_both, m
 
 
 def test_database_that_is_away_refuses_and_frees_the_key(in_both, monkeypatch):
-    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", LockLease._meta.db_table)
     in_both.completions._dialects.clear()
     with pytest.raises(StoreUnavailable):
         place()
@@ -327,9 +327,20 @@ def test_database_that_is_away_refuses_and_frees_the_key(in_both, monkeypatch):
     assert place().replayed is False
 
 
+def test_database_that_is_not_migrated_refuses_and_frees_the_key(in_both, not_migrated, settings):
+    in_both.completions._dialects.clear()
+    settings.IDEMPOTENCY_STORES = {"default": IN_BOTH}
+
+    with pytest.raises(InvalidBackend, match="has no table no_idempotency_idempotencyrecord"):
+        place()
+
+    assert record()["state"] == "released"
+    assert Effect.objects.count() == 0
+
+
 def test_unknown_outcome_is_not_told_while_the_database_is_away(in_both, monkeypatch):
     in_both.settle(in_both.claim(Call("s", "o", "key"), Bid(1, 30, 60)), "unknown", Answer(), 60)
-    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_such_table")
+    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", LockLease._meta.db_table)
     in_both.completions._dialects.clear()
     with pytest.raises(StoreUnavailable):
         place()

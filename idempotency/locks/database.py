@@ -13,9 +13,11 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db import Error as DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..exceptions import LockUnavailable, StoreUnavailable
+from ..exceptions import InvalidBackend, LockUnavailable, StoreUnavailable
+from ..models import LockLease
 from ..retries import is_undone
 from ..rollbacks import Within
+from ..tables import check_table, refuse_missing_table
 from .base import Ask, BaseLockBackend, Busy, Grant, LiveLock, untold
 from .leases import Leases, leases_of
 
@@ -48,7 +50,11 @@ class DatabaseLockBackend(BaseLockBackend):
 
     def acquire(self, ask: Ask) -> Grant | Busy:
         owner = ask.owner if ask.queues else None
-        found = self._reach(lambda leases, cursor: leases.take(cursor, ask), owner)
+        try:
+            found = self._reach(lambda leases, cursor: leases.take(cursor, ask), owner)
+        except StoreUnavailable as error:
+            refuse_missing_table(error.__cause__, self.using, LockLease)
+            raise
         if isinstance(found, Grant):
             self._drop(ask.owner)
         if isinstance(found, Grant) and self._shares_transaction():
@@ -90,7 +96,8 @@ class DatabaseLockBackend(BaseLockBackend):
 
     def may_leave(self, ask: Ask, error: BaseException) -> bool:
         """Whether a lock may be left whose grant never arrived, or a connection apart."""
-        return not isinstance(error, LockUnavailable) or ask.owner in self._kept
+        refused = isinstance(error, LockUnavailable | InvalidBackend)
+        return not refused or ask.owner in self._kept
 
     def live(self, limit: int = 1_000) -> list[LiveLock]:
         return self._reach(lambda leases, cursor: leases.live(cursor, limit))
@@ -100,6 +107,9 @@ class DatabaseLockBackend(BaseLockBackend):
             return []
         message = f"IDEMPOTENCY_LOCKS[{self.alias!r}]: there is no database {self.using!r}."
         return [Error(message, id="idempotency.E018")]
+
+    def check_service(self) -> list[CheckMessage]:
+        return check_table(f"IDEMPOTENCY_LOCKS[{self.alias!r}]", self.using, LockLease)
 
     def _shares_transaction(self) -> bool:
         connection = connections[self.using]

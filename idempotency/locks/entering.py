@@ -45,7 +45,9 @@ class Terms:
                 f"lease is a number of seconds, from {SHORTEST} to {LONGEST}, not"
                 f" {self.lease!r:.80}."
             )
-        if self.on_lost is not None and not callable(self.on_lost):
+        if self.on_lost is None:
+            return
+        if not callable(self.on_lost):
             raise ValueError(f"on_lost is a function that takes the lock, not {self.on_lost!r}.")
         if iscoroutinefunction(self.on_lost):
             raise ValueError("on_lost is called in a thread without a loop: it is synchronous.")

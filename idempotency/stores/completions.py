@@ -47,12 +47,9 @@ class Completions(DatabaseStore):
         changes = {column: row[column] for column in row if column not in _IDENTITY}
         return self.dialect.update(cursor, changes, self._as_seen(call, seen)) == 1
 
-    def look(self, call: Call) -> Seen | None:
-        def step() -> Seen | None:
-            with self.connection.cursor() as cursor:
-                return self.dialect.look_at_committed(cursor, self._stored_id(call))
-
-        return reach(self.connection, step)
+    def _look(self, call: Call) -> Seen | None:
+        with self.connection.cursor() as cursor:
+            return self.dialect.look_at_committed(cursor, self._stored_id(call))
 
     def has(self, claim: Claim) -> bool:
         """Whether *claim* is the one that was recorded as completed."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,9 +20,10 @@ from ..clocks import Fragment
 from ..exceptions import StaleClaim
 from ..keys import later_token
 from ..models import IdempotencyRecord
+from ..tables import check_table
 from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
 from .dialects import dialect_of
-from .reaching import Transaction, reach
+from .reaching import Transaction, begin, reach
 from .recent import Recent
 from .sql import SLACK, Dialect
 
@@ -70,14 +73,12 @@ class DatabaseStore(BaseStore):
         return self.connection.in_atomic_block
 
     def claim(self, call: Call, bid: Bid) -> Claim | Seen | None:
-        def step() -> Claim | Seen | None:
-            return self._claim(call, bid)
-
+        step = partial(self._claim, call, bid)
         if bid.lease is None or not self.in_transaction:
-            return reach(self.connection, step)
+            return begin(self.connection, step, IdempotencyRecord)
         try:
             with transaction.atomic(using=self.using, durable=True):
-                return reach(self.connection, step)
+                return begin(self.connection, step, IdempotencyRecord)
         except RuntimeError as error:
             raise TransactionManagementError(_NESTED) from error
 
@@ -158,7 +159,8 @@ class DatabaseStore(BaseStore):
 
     def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
         lost: list[Claim] = []
-        for lease, group in groupby(sorted(claims, key=_lease), key=_lease):
+        by_lease = attrgetter("lease")
+        for lease, group in groupby(sorted(claims, key=by_lease), key=by_lease):
             same = list(group)
             if self._renew(same, lease) < len(same):
                 lost += [claim for claim in same if not self._holds(claim)]
@@ -179,17 +181,19 @@ class DatabaseStore(BaseStore):
         return seen is not None and seen.is_held_by(claim.token)
 
     def look(self, call: Call) -> Seen | None:
-        def step() -> Seen | None:
-            with self.connection.cursor() as cursor:
-                return self.dialect.look(cursor, self._stored_id(call))
+        return reach(self.connection, lambda: self._look(call))
 
-        return reach(self.connection, step)
+    def look_first(self, call: Call) -> Seen | None:
+        return begin(self.connection, lambda: self._look(call), IdempotencyRecord)
+
+    def _look(self, call: Call) -> Seen | None:
+        with self.connection.cursor() as cursor:
+            return self.dialect.look(cursor, self._stored_id(call))
 
     def peek(self, call: Call) -> Seen | None:
         # That a call was completed here is a hint where to look first; the database decides.
-        if self.dialect.look_first or (call.id in self._completed and not self.in_transaction):
-            return self.look(call)
-        return None
+        hinted = self.dialect.look_first or (call.id in self._completed and not self.in_transaction)
+        return self.look_first(call) if hinted else None
 
     def block(self, call: Call, seen: Seen) -> bool:
         now, parameters = self.dialect.now()
@@ -212,6 +216,9 @@ class DatabaseStore(BaseStore):
             return []
         message = f"IDEMPOTENCY_STORES[{self.alias!r}]: there is no database {self.using!r}."
         return [Error(message, id="idempotency.E003")]
+
+    def check_service(self) -> list[CheckMessage]:
+        return check_table(f"IDEMPOTENCY_STORES[{self.alias!r}]", self.using, IdempotencyRecord)
 
     def _held(self, call: Call, token: int, state: State) -> list[Fragment]:
         return [
@@ -240,7 +247,3 @@ class DatabaseStore(BaseStore):
                 return self.dialect.update(cursor, changes, conditions)
 
         return reach(self.connection, step)
-
-
-def _lease(claim: Claim) -> float:
-    return claim.lease or 0

@@ -9,10 +9,12 @@ from typing import TypeVar
 from django.db import Error as DatabaseError
 from django.db import InternalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 from django.db.transaction import TransactionManagementError
 
 from ..exceptions import StoreUnavailable
 from ..retries import is_undone
+from ..tables import is_of_a_missing_table, refuse_missing_table
 from .base import Interrupted, Unconfirmed
 
 Result = TypeVar("Result")
@@ -33,6 +35,21 @@ def reach(connection: BaseDatabaseWrapper, step: Callable[[], Result]) -> Result
         raise TransactionManagementError(_BROKEN) from error
     except DatabaseError as error:
         raise _unavailable(error, connection) from error
+
+
+def begin(
+    connection: BaseDatabaseWrapper, step: Callable[[], Result], model: type[Model]
+) -> Result:
+    """
+    Take the first *step* of a call, which refuses it if the table of *model* is missing.
+
+    Later ones do not: work that is done is not to end in an error of the settings.
+    """
+    try:
+        return reach(connection, step)
+    except StoreUnavailable as error:
+        refuse_missing_table(error.__cause__, connection.alias, model)
+        raise
 
 
 class Transaction:
@@ -68,7 +85,7 @@ class Transaction:
 
 def _unavailable(error: DatabaseError, connection: BaseDatabaseWrapper) -> StoreUnavailable:
     """Give the error that tells whether the same step may go well in a new transaction."""
-    if is_undone(error) or _is_lost(connection):
+    if not is_of_a_missing_table(error) and (is_undone(error) or _is_lost(connection)):
         return Interrupted(retry_after=1)
     return StoreUnavailable(retry_after=1)
 

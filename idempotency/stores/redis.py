@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage
 from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 
-from ..exceptions import StaleClaim, StoreUnavailable
+from ..exceptions import InvalidBackend, StaleClaim, StoreUnavailable
 from ..keys import later_token
 from ..redis_checks import check_memory, check_server
 from ..scripts import Server, Word
@@ -83,8 +83,8 @@ class RedisStore(BaseStore):
     ) -> Claim | Seen:
         """Give what the database knows better than Redis, which may have forgotten it."""
         try:
-            kept = completions.look(call)
-        except StoreUnavailable:
+            kept = completions.look_first(call)
+        except (StoreUnavailable, InvalidBackend):
             self._free(found)
             raise
         if kept is None or kept.may_be_claimed(call.fingerprint):
@@ -222,7 +222,8 @@ class RedisStore(BaseStore):
         return [*found, *(self.completions.check() if self.completions else [])]
 
     def check_service(self) -> list[CheckMessage]:
-        return check_memory(self.server, f"IDEMPOTENCY_STORES[{self.alias!r}]")
+        found = check_memory(self.server, f"IDEMPOTENCY_STORES[{self.alias!r}]")
+        return [*found, *(self.completions.check_service() if self.completions else [])]
 
     def _key(self, call: Call) -> str:
         return key_of(call, self.server.space)
