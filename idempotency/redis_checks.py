@@ -77,8 +77,9 @@ def check_memory(server: Server, what: str) -> list[CheckMessage]:
     except ImproperlyConfigured:
         return []  # `check_server` tells.
     except StoreUnavailable as error:
-        message = f"{what}: {error}"
-        hint = "What it protects is refused until Redis answers."
+        cause = f"{type(error.__cause__).__name__}: {error.__cause__}"
+        message = f"{what}: CACHES[{server.alias!r}] cannot be used: {cause}"
+        hint = "Mend what it says; until then, what it protects is refused."
         return [Warning(message, hint=hint, id="idempotency.W034")]
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy == "noeviction" or memory.get("maxmemory", "0") == "0":

@@ -355,6 +355,21 @@ def test_redis_that_is_away_is_told_if_it_may_be_asked(settings, own_redis):
     assert (found(), asked()) == (set(), {"idempotency.W034"})
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("", "cannot be used: Authentication"), ("?db=99", "DB index is out of range")],
+)
+def test_redis_that_refuses_is_told_in_its_own_words(settings, own_redis, place, words):
+    if not place:
+        own_redis.tell("CONFIG", "SET", "requirepass", "secret")
+    in_redis(settings, LOCATION=settings.CACHES["own"]["LOCATION"] + place)
+
+    (told,) = checks.check_services(databases=["default"])
+
+    assert told.id == "idempotency.W034"
+    assert words in told.msg
+
+
 def test_store_that_cannot_be_made_is_told_once(settings):
     settings.IDEMPOTENCY_STORES = {"default": {"LEASE": 0}}
 
