@@ -807,7 +807,7 @@ def test_expired_answer_makes_the_request_new(served):
 
 
 @committing
-def test_store_that_is_away_is_a_503(served, store_away):
+def test_store_that_is_away_is_a_503(served, store_away, caplog):
     send = served(idempotent_view(effect))
     store_away()
 
@@ -819,6 +819,10 @@ def test_store_that_is_away_is_a_503(served, store_away):
         {"same_key": True, "after": 1},
     )
     assert not Effect.objects.exists()
+    ours = [each for each in caplog.records if each.name == "idempotency"]
+    assert [each.levelname for each in ours] == ["WARNING"]
+    assert "column" in ours[0].message  # What the database said.
+    assert KEY not in caplog.text
 
 
 @committing

@@ -19,6 +19,7 @@ from idempotency import (
     current_claim,
     idempotent,
     idempotent_view,
+    lock,
     run_once,
 )
 from idempotency.models import IdempotencyRecord, LockLease
@@ -313,6 +314,23 @@ def test_redis_that_is_away_after_the_commit_does_not_hide_the_result(in_both, m
     assert "Redis does not know it" in caplog.text
     end_leases()
     assert place().result == first.result
+
+
+@pytest.mark.parametrize("protect", [idempotent_view, lock("served", backend="own")])
+def test_what_a_redis_refuses_with_is_logged(settings, served, own_redis, protect, caplog):
+    settings.IDEMPOTENCY_STORES = {"default": IN_REDIS | {"OPTIONS": {"cache": "own"}}}
+    locks = {"BACKEND": "idempotency.locks.redis.RedisLockBackend", "OPTIONS": {"cache": "own"}}
+    settings.IDEMPOTENCY_LOCKS = {"default": {}, "own": locks}
+    send = served(protect(effect))
+    own_redis.tell("CONFIG", "SET", "requirepass", "secret")
+
+    response = send()
+
+    assert response.status_code == 503
+    (told,) = [message for message in caplog.messages if "Answered 503" in message]
+    assert "Cause: AuthenticationError: " in told
+    assert KEY not in caplog.text
+    assert not Effect.objects.exists()
 
 
 def test_database_that_is_away_refuses_and_frees_the_key(in_both, monkeypatch):

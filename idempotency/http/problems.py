@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any, NamedTuple
 
@@ -9,9 +10,10 @@ from django.http import HttpResponse, JsonResponse
 
 from .. import exceptions
 from ..conf import settings
-from ..exceptions import IdempotencyError, TransitionConflict
+from ..exceptions import IdempotencyError, StoreUnavailable, TransitionConflict
 from .etags import etag_of_conflict
 
+logger = logging.getLogger("idempotency")
 TYPE = "urn:django-idempotency:problem:"
 
 
@@ -57,6 +59,8 @@ PROBLEMS: dict[type[IdempotencyError], Problem] = {
 
 def problem_response(error: IdempotencyError) -> HttpResponse:
     """Give the answer that tells *error*; it never contains a key or a kept answer."""
+    if isinstance(error, StoreUnavailable):
+        logger.warning("Answered 503: %s Cause: %s", error, _cause_of(error))
     location = getattr(error, "location", None)
     if location:
         return _elsewhere(location)
@@ -76,6 +80,13 @@ def problem_response(error: IdempotencyError) -> HttpResponse:
     if problem.status == 400 and settings.DOCS_URL:
         response["Link"] = f'<{settings.DOCS_URL}>; rel="describedby"'
     return response
+
+
+def _cause_of(error: StoreUnavailable) -> str:
+    """Give what the server said: its first line, as others quote a statement and so keys."""
+    cause = error.__cause__ or error
+    first, *_ = str(cause).splitlines() or [""]
+    return f"{type(cause).__name__}: {first}"
 
 
 def _members(problem: Problem, error: IdempotencyError, after: int | None) -> dict[str, Any]:
