@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from asgiref.sync import iscoroutinefunction
 
-from ..backends import LONGEST
+from ..backends import LONGEST, SHORTEST
 from ..exceptions import LockReentered, LockUnavailable, StaleLock
 from ..renewal import renewal
 from . import context
@@ -16,9 +16,6 @@ from .context import Place
 from .held import HeldLock, OnLost
 from .leaving import finish_leaving, is_unfinished, leave
 from .taking import Taking, in_thread, is_inside_sync_code
-
-SHORTEST = 0.001
-"""The shortest lease, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
