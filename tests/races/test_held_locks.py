@@ -93,22 +93,30 @@ def test_of_8_processes_that_do_not_wait_one_gets_the_lock(alias, name, witness)
     assert len(witness.order) == 1
 
 
-def test_nobody_in_the_queue_of_redis_is_passed_by(name, witness, settings):
+def test_those_who_queue_in_redis_get_the_lock_in_the_order_they_came(
+    name, witness, settings, monkeypatch
+):
     if not settings.REDIS_URL:
         pytest.skip("no Redis")
+    # Who gets no processor for longer than that is passed by, and rightly so.
+    monkeypatch.setattr("idempotency.locks.redis.PATIENCE", 30_000)
 
-    def work(process):
-        for _ in range(TURNS):
-            with lock(name, backend="redis", wait=60), witness.inside(process):
-                pass
+    def queue_up(number):
+        def work(report):
+            with lock(name, backend="redis", wait=60), witness.inside(number):
+                report("came in")
 
-    race(work, processes=PROCESSES)
+        return Child(work)
 
-    order = witness.order
-    ends = [max(place for place, who in enumerate(order) if who == one) for one in range(8)]
-    all_came = max(order.index(one) for one in range(8))
-    for start in range(all_came, min(ends) - 3 * PROCESSES):
-        assert set(order[start : start + 3 * PROCESSES]) == set(range(PROCESSES)), order
+    children = []
+    with lock(name, backend="redis"):
+        for number in range(PROCESSES):
+            children.append(queue_up(number))
+            wait_until(lambda count=number + 1: waiters("redis", name) == count)
+    finishes = [child.join() for child in children]
+
+    assert finishes == [(["came in"], 0)] * PROCESSES
+    assert witness.order == list(range(PROCESSES))
 
 
 def test_lock_of_a_killed_process_is_free_when_its_lease_is_over(alias, name):
@@ -151,11 +159,15 @@ def test_waiter_that_is_killed_does_not_hold_up_the_others(alias, name):
         assert time.monotonic() - started_at < (2.5 if alias == "zookeeper" else 1)
 
 
+def waiters(alias, name):
+    return sum(one.waiters for one in get_backend(alias).live() if one.name == name)
+
+
 def until_waiting(alias, name):
     """Return once somebody queues, or, where nobody does, has surely tried."""
     deadline = time.monotonic() + (20 if alias == "redis" else 0.3)
     while time.monotonic() < deadline:
-        if any(one.waiters for one in get_backend(alias).live() if one.name == name):
+        if waiters(alias, name):
             return
         time.sleep(0.01)
 
