@@ -1,5 +1,6 @@
 """What Redis adds to the contract of locks: a queue, by its own clock, and time-outs."""
 
+import asyncio
 import threading
 import time
 import uuid
@@ -131,3 +132,36 @@ def test_grant_whose_reply_was_lost_is_given_again_past_those_who_queue(name, mo
     monkeypatch.setattr(backend.server, "_exchange", twice)
 
     assert isinstance(backend.acquire(Ask(name, "me", 5)), Grant)
+
+
+def test_loop_that_ends_leaves_no_lock_to_a_try_that_goes_on(name, monkeypatch):
+    backend = get_backend()
+    acquire, withdraw = type(backend).acquire, type(backend).withdraw
+    is_trying, has_withdrawn = threading.Event(), threading.Event()
+
+    def slow(self, ask):
+        is_trying.set()
+        has_withdrawn.wait(0.5)
+        return acquire(self, ask)
+
+    def tell(self, ask):
+        withdraw(self, ask)
+        has_withdrawn.set()
+
+    async def hold():
+        async with lock(name):
+            raise AssertionError
+
+    async def leave_a_task_behind():
+        task = asyncio.create_task(hold())
+        await asyncio.to_thread(is_trying.wait)
+        return task
+
+    monkeypatch.setattr(type(backend), "acquire", slow)
+    monkeypatch.setattr(type(backend), "withdraw", tell)
+    task = asyncio.run(leave_a_task_behind())
+
+    assert task.cancelled()
+    assert has_withdrawn.wait(30)
+    monkeypatch.undo()
+    assert is_free("default", name)

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,8 @@ class Taking:
         self.wait = wait
         self.started_at = uptime()
         """When the try began that got the lock: the lease is counted from here."""
+        self._mutex = threading.Lock()
+        self._is_withdrawn = False
 
     def take(self) -> Grant:
         """
@@ -79,8 +82,11 @@ class Taking:
         return Pauses(longest=LONGEST_PAUSE), time.monotonic() + self.wait
 
     def _try(self) -> Grant | Busy:
-        self.started_at = uptime()
-        return self.backend.acquire(self.ask)
+        with self._mutex:  # The end of a loop cancels a try whose thread goes on, or only begins.
+            if self._is_withdrawn:
+                raise LockUnavailable("Nobody waits for this lock any more.")
+            self.started_at = uptime()
+            return self.backend.acquire(self.ask)
 
     def _pause(self, busy: Busy, pauses: Pauses, deadline: float) -> float:
         left = deadline - time.monotonic()
@@ -97,7 +103,9 @@ class Taking:
     def withdraw(self) -> None:
         """Clean up; a failure must not hide why that was needed."""
         try:
-            self.backend.withdraw(self.ask)
+            with self._mutex:
+                self._is_withdrawn = True
+                self.backend.withdraw(self.ask)
         except IdempotencyError:
             logger.warning("A lock may be left until its lease is over.", exc_info=True)
 
