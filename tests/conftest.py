@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,21 @@ def empty_redis() -> Iterator[None]:
         REDIS.send("DEL", key)
 
 
+def pause(pid: int) -> None:
+    """Stop a child process; it has stopped, with all its threads, when this returns."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
+@contextmanager
+def paused(pid: int) -> Iterator[None]:
+    pause(pid)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 class OwnRedis:
     """A server that a test may stop, pause and fill, known as the cache "own"."""
 
@@ -215,13 +230,8 @@ class OwnRedis:
         with redis.Redis(unix_socket_path=self.address) as client:
             return client.execute_command(*command)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        os.kill(self.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
+    def paused(self) -> AbstractContextManager[None]:
+        return paused(self.pid)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from idempotency.locks.base import Ask, Busy, Grant
 from idempotency.locks.zookeeper.nodes import folder_of, in_line, name_of
 from idempotency.locks.zookeeper.processes import OnePerProcess, end_all
 from idempotency.testing.children import Child
-from tests.conftest import elsewhere
+from tests.conftest import elsewhere, paused
 from tests.services import NotStarted, do_without, free_port, run_folder, zookeeper
 
 BACKEND = "idempotency.locks.zookeeper.ZooKeeperLockBackend"
@@ -51,13 +51,8 @@ class Server:
     def stop(self):
         self.running.__exit__(None, None, None)
 
-    @contextmanager
     def paused(self):
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return paused(self.process.pid)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from idempotency.stores import get_store
 from idempotency.testing import race
 from idempotency.testing.children import Child, Failure
 from idempotency.testing.moments import visited
-from tests.conftest import IN_BOTH, IN_REDIS, REDIS, elsewhere, end_leases, redis_records
+from tests.conftest import IN_BOTH, IN_REDIS, REDIS, elsewhere, end_leases, pause, redis_records
 from tests.models import Effect
 from tests.races.test_guarantees import LEVELS, isolate, key_of
 from tests.test_http import effect
@@ -301,7 +301,7 @@ def test_redis_that_hangs_costs_each_request_one_time_out(kept, own, served, way
     if way == "CLIENT PAUSE":
         own.tell("CLIENT", "PAUSE", "2500")
     else:
-        os.kill(own.pid, signal.SIGSTOP)
+        pause(own.pid)
     taken = []
     for number in range(3):
         started_at = time.monotonic()
@@ -322,7 +322,7 @@ def test_redis_that_hangs_costs_each_request_one_time_out(kept, own, served, way
 @BOTH
 def test_redis_that_hangs_at_the_end_of_a_view_does_not_hide_its_answer(kept, own, served, caplog):
     def view(request):
-        os.kill(own.pid, signal.SIGSTOP)
+        pause(own.pid)
         return effect(request)
 
     send = served(idempotent_view(view))
