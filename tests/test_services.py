@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psycopg
 import pytest
@@ -33,8 +34,12 @@ services.package_folders = lambda name: []
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_given_services() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
+def _apart() -> Iterator[None]:
+    """Have neither the services that were given nor the folders of other runs, which sweep ours."""
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="apart-") as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 - the servers' user reads it.
+        patch.setenv("TMPDIR", folder)
+        patch.setattr("tempfile.tempdir", folder)
         patch.delenv("DATABASE_URL", raising=False)
         patch.delenv("REDIS_URL", raising=False)
         yield
