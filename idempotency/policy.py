@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .backends import LONGEST
 from .exceptions import InvalidBackend
 from .stores.base import BaseStore
 
@@ -47,8 +48,10 @@ class Policy:
             raise ValueError(f"wait is a number of seconds, 0 or more, not {self.wait!r}.")
         for name in ("lease", "retention"):
             value = getattr(self, name)
-            if value is not None and (not _is_number(value) or value <= 0):
-                raise ValueError(f"{name} is a number of seconds above 0, not {value!r}.")
+            if value is not None and not (_is_number(value) and 0 < value <= LONGEST):
+                raise ValueError(
+                    f"{name} is a number of seconds above 0, at most {LONGEST}, not {value!r:.80}."
+                )
 
     def refuse_async(self) -> None:
         """Raise `TypeError` if this cannot protect a coroutine function."""

@@ -132,8 +132,8 @@ def is_in_transaction(connection: Any) -> bool:
 
 
 _BY_HAND = (
-    "Autocommit of database {!r} is off, so that nobody can tell when what was done under a lock is"
-    " committed. Use `transaction.atomic()`."
+    "Autocommit of database {!r} is off, so that nobody can tell when what was done is committed."
+    " Use `transaction.atomic()`."
 )
 
 

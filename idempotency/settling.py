@@ -8,11 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
-from .belated import belated
 from .codecs import Codec, Verdict
 from .exceptions import StaleClaim, StoreUnavailable
 from .policy import Policy
 from .stores.base import Answer, BaseStore, Claim, State, Unconfirmed
+from .stores.belated import belated
 
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")

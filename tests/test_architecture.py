@@ -25,7 +25,6 @@ LAYERS = [
     {"transitions", "forms"},
     {"stores", "locks"},
     {"policy", "codecs"},
-    {"belated"},
     {"claims", "claiming", "settling", "patience"},
     {"protocol"},
     {"http"},

@@ -3,10 +3,10 @@
 import pytest
 
 from idempotency import StaleClaim, StoreUnavailable
-from idempotency.belated import Belated, belated
 from idempotency.renewal import renewal
 from idempotency.stores import get_store
 from idempotency.stores.base import Call, Claim
+from idempotency.stores.belated import Belated, belated
 
 FIRST, SECOND = (Claim(Call("s", "o", key), 1, 1, 900.0) for key in ("first", "second"))
 

@@ -1,11 +1,13 @@
 """What the store in Redis does beyond the contract: lost replies, lost records, two places."""
 
 import json
+import sys
 import threading
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
+from django.db.transaction import TransactionManagementError
 from django.http import HttpResponse, JsonResponse
 from django.test import AsyncClient, TestCase
 from django.test.utils import CaptureQueriesContext
@@ -35,6 +37,7 @@ from tests.conftest import (
     end_retention,
     redis_records,
     run_async,
+    wait_until,
 )
 from tests.models import Effect
 from tests.races.test_connections import unconfirmed_commit
@@ -685,3 +688,88 @@ def test_first_call_costs_two_round_trips_and_a_replay_one(counted):
 def test_database_behind_it_adds_a_look_and_an_insert(counted):
     assert counted(place) == (2, 3)
     assert counted(place) == (1, 0)
+
+
+# A Redis that is full, hangs, or comes back older than it was
+
+
+@pytest.fixture
+def kept_by_own(request, settings, own_redis):
+    """Keep records in a Redis of this test's own, and give its store."""
+    options = request.param["OPTIONS"] | {"cache": "own"}
+    settings.IDEMPOTENCY_STORES = {"default": request.param | {"OPTIONS": options}}
+    return get_store()
+
+
+in_own_redis = pytest.mark.parametrize(
+    "kept_by_own", [IN_REDIS, IN_BOTH], ids=["Redis", "Redis and database"], indirect=True
+)
+
+
+@in_own_redis
+def test_full_redis_takes_no_claim_but_keeps_and_ends_those_it_has(kept_by_own, own_redis):
+    claimed = claim(kept_by_own)
+    own_redis.tell("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1")
+
+    assert kept_by_own.renew([claimed]) == []
+    with pytest.raises(StoreUnavailable):
+        kept_by_own.claim(Call("s", "o", "other", ""), Bid(7, 30.0, retention=60))
+    kept_by_own.settle(claimed, "completed", Answer(200), 60)
+    assert kept_by_own.look(CALL).state == "completed"
+
+
+@in_own_redis
+def test_full_redis_blocks_an_abandoned_claim(kept_by_own, own_redis):
+    kept_by_own.claim(CALL, Bid(7, 0.001, retention=60))
+    wait_until(lambda: kept_by_own.look(CALL).is_abandoned)
+    own_redis.tell("CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "1")
+
+    assert kept_by_own.block(CALL, kept_by_own.look(CALL))
+    assert kept_by_own.look(CALL).state == "unknown"
+
+
+@in_own_redis
+def test_claim_outlives_an_older_record_that_a_fail_over_brings_back(kept_by_own, own_redis):
+    kept_by_own.settle(claim(kept_by_own, 7), "released", Answer(), 60)
+    (key,) = own_redis.tell("KEYS", "idempotency:*")
+    older = own_redis.tell("DUMP", key)
+    claimed = claim(kept_by_own, 8)
+    own_redis.tell("RESTORE", key, 60_000, older, "REPLACE")
+
+    assert kept_by_own.renew([claimed]) == []
+    assert kept_by_own.look(CALL).token == 8
+    own_redis.tell("RESTORE", key, 60_000, older, "REPLACE")
+    kept_by_own.settle(claimed, "completed", Answer(200), 60)
+    assert kept_by_own.look(CALL).state == "completed"
+
+
+@in_own_redis
+def test_claim_that_was_carried_out_for_one_who_had_gone_is_freed(kept_by_own, own_redis):
+    with own_redis.paused(), pytest.raises(StoreUnavailable):
+        place(lease=1)
+
+    assert not Effect.objects.exists()
+    # Not at the end of its lease, but as soon as it is asked for again.
+    placed = Call("s", "o", "key", "")
+    wait_until(lambda: (seen := kept_by_own.look(placed)) is None or seen.is_free)
+    assert not place(on_crash="block").replayed
+
+
+@BOTH
+def test_transaction_by_hand_is_refused(kept_in):
+    transaction.set_autocommit(False)
+    try:
+        with pytest.raises(TransactionManagementError, match="atomic"):
+            place()
+        transaction.rollback()
+    finally:
+        transaction.set_autocommit(True)
+
+    assert not place().replayed
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize("option", ["lease", "retention"])
+def test_duration_that_no_clock_can_count_is_refused(in_redis, option):
+    with pytest.raises(ValueError, match=f"{option} is a number of seconds"):
+        place(**{option: sys.maxsize})

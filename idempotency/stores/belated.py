@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from .exceptions import StaleClaim
-from .renewal import Holding, renewal
-from .stores.base import BaseStore, Claim
-from .uptime import uptime
+from ..exceptions import StaleClaim
+from ..renewal import Holding, renewal
+from ..uptime import uptime
+from .base import BaseStore, Claim
 
 Settle = Callable[[], object]
 

@@ -54,21 +54,26 @@ if seen[1] then
     end
     attempt = seen[3] + 1
 end
-redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'attempt', attempt, 'mark', mark, 'ends_at', ends_after(lease),
     unpack(ARGV, 8))
+redis.call('HDEL', KEYS[1], 'status', 'headers', 'body')
 keep(kept)
 return {'claimed', attempt}
 """
 )
-"""Claim the record if it is absent, released or, if asked, abandoned; the token must be greater."""
+"""
+Claim the record if it is absent, released or, if asked, abandoned; the token must be greater.
+
+It begins with what a full Redis refuses, and the other steps with what it lets pass: Redis asks
+for memory at the first write of a script only, and what has begun is to come to its end.
+"""
 
 SETTLE = Script(
     _NOW
     + """
 local token, from, mark, kept, revive = unpack(ARGV, 1, 5)
 local seen = redis.call('HMGET', KEYS[1], 'state', 'token', 'mark')
-if seen[1] then
+if seen[1] and seen[2] >= token then
     if seen[3] == mark then
         return 1
     end
@@ -84,28 +89,38 @@ keep(kept)
 return 1
 """
 )
-"""Write the end of a claim; also if Redis has lost the record, unless that is as good."""
+"""
+Write the end of a claim; also if Redis has lost the record, unless that is as good.
+
+A record with a smaller token is one that a fail-over has brought back, and as good as none.
+"""
 
 RENEW = Script(
     _NOW
     + """
 local token, lease, kept = unpack(ARGV, 1, 3)
 local seen = redis.call('HMGET', KEYS[1], 'state', 'token')
-if seen[1] and (seen[1] ~= 'in_progress' or seen[2] ~= token) then
+local is_known = seen[1] and seen[2] >= token
+if is_known and (seen[1] ~= 'in_progress' or seen[2] ~= token) then
     return 0
 end
-if seen[1] then
+local left = redis.call('PTTL', KEYS[1])
+if is_known then
+    redis.call('PERSIST', KEYS[1])
     redis.call('HSET', KEYS[1], 'ends_at', ends_after(lease))
 else
+    redis.call('DEL', KEYS[1])
     redis.call('HSET', KEYS[1], 'ends_at', ends_after(lease), unpack(ARGV, 4))
 end
-if redis.call('PTTL', KEYS[1]) < tonumber(kept) then
-    keep(kept)
-end
+keep(is_known and left > tonumber(kept) and string.format('%.0f', left) or kept)
 return 1
 """
 )
-"""Let the lease start anew; also if Redis has lost the record, which nobody has claimed since."""
+"""
+Let the lease start anew; also if Redis has lost the record, which nobody has claimed since.
+
+A record with a smaller token is one that a fail-over has brought back, and as good as none.
+"""
 
 BLOCK = Script(
     _NOW
@@ -118,9 +133,9 @@ end
 if seen[1] ~= 'in_progress' or seen[2] ~= token or tonumber(seen[3]) > now then
     return 0
 end
+keep(0)
 redis.call('HSET', KEYS[1], 'state', 'unknown', 'mark', mark)
 redis.call('HDEL', KEYS[1], 'ends_at')
-keep(0)
 return 1
 """
 )

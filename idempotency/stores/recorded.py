@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from django.db import connections
+from django.db.transaction import TransactionManagementError
+
 from ..exceptions import StaleClaim
+from ..rollbacks import is_in_transaction
 from .base import Answer, Claim, State
 from .reaching import Transaction
 
@@ -55,3 +59,16 @@ class Recorded(Transaction):
     def _tell(self, step: Callable[[End], None]) -> None:
         for end in self.ends:
             step(end)
+
+
+def refuse_open_transactions() -> None:
+    """Raise `TransactionManagementError` if an effect could be undone after it was completed."""
+    for connection in connections.all(initialized_only=True):
+        if is_in_transaction(connection):
+            raise TransactionManagementError(_NESTED.format(connection.alias))
+
+
+_NESTED = (
+    "Redis would keep as completed what an open transaction may still roll back, and one is open on"
+    " {!r}. Leave the `atomic` block first, or use a store in the database."
+)

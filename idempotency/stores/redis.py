@@ -7,12 +7,12 @@ import secrets
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any
 
 from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.checks import CheckMessage
 from django.db import connections, transaction
-from django.db.transaction import TransactionManagementError
 
 from ..exceptions import InvalidBackend, StaleClaim, StoreUnavailable
 from ..keys import later_token
@@ -20,8 +20,9 @@ from ..redis_checks import check_memory, check_server
 from ..scripts import Server, Word
 from . import lua
 from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
+from .belated import belated
 from .completions import Completions
-from .recorded import End, Recorded
+from .recorded import End, Recorded, refuse_open_transactions
 from .words import answer_words, claim_words, key_of, milliseconds, seen_from, token_word
 
 logger = logging.getLogger("idempotency")
@@ -29,11 +30,6 @@ logger = logging.getLogger("idempotency")
 GRACE = 86_400
 """Seconds after the end of its lease for which a claim that nobody completed is kept."""
 FOR_EVER = 0
-
-_NESTED = (
-    "Redis would keep as completed what an open transaction may still roll back, and one is open on"
-    " {!r}. Leave the `atomic` block first, or use a store in the database."
-)
 
 
 class RedisStore(BaseStore):
@@ -56,7 +52,7 @@ class RedisStore(BaseStore):
         self._transactions = threading.local()
 
     def claim(self, call: Call, bid: Bid) -> Claim | Seen:
-        _refuse_open_transactions()
+        refuse_open_transactions()
         found = self._claim(call, bid)
         is_decided = isinstance(found, Seen) and found.state != "unknown" and not found.is_abandoned
         if self.completions is None or is_decided:
@@ -71,7 +67,12 @@ class RedisStore(BaseStore):
         while True:
             words: list[Word] = [token_word(token), mark, lease, kept, *flags]
             words += claim_words(call, token, "in_progress")
-            verdict, *found = self.server.run(lua.CLAIM, [self._key(call)], words)
+            try:
+                verdict, *found = self.server.run(lua.CLAIM, [self._key(call)], words)
+            except StoreUnavailable:
+                # It may still be carried out, for a caller who has gone.
+                self._settle_later(End(Claim(call, token, 1, bid.lease), "released", Answer(), 1))
+                raise
             if verdict == b"claimed":
                 return Claim(call, token, int(found[0]), bid.lease)
             if verdict == b"seen":
@@ -143,7 +144,12 @@ class RedisStore(BaseStore):
         except (StoreUnavailable, StaleClaim) as error:
             if isinstance(error, StaleClaim) and not is_new:
                 raise
-            logger.warning(_UNTOLD, end.claim.call.operation, exc_info=error)
+            logger.warning(_UNTOLD, end.claim.call.operation, end.state, exc_info=error)
+            if isinstance(error, StoreUnavailable):
+                self._settle_later(end)
+
+    def _settle_later(self, end: End) -> None:
+        belated(self).add(end.claim, end.claim.lease or self.lease, partial(self._end, end))
 
     def abandon(self, end: End) -> None:
         """Free the key of *end*, which was refused and rolled back."""
@@ -229,22 +235,8 @@ class RedisStore(BaseStore):
         return key_of(call, self.server.space)
 
 
-_UNTOLD = (
-    "The end of %s is in the database, but Redis does not know it; the next call with its key will"
-    " find it."
-)
+_UNTOLD = "%s ended (%s), but Redis does not know it yet; it is told when it is back."
 
 
 def _mark() -> bytes:
     return secrets.token_bytes(8)
-
-
-def _refuse_open_transactions() -> None:
-    """Raise `TransactionManagementError` if an effect could be undone after it was completed."""
-    for connection in connections.all(initialized_only=True):
-        if connection.in_atomic_block:
-            try:
-                with transaction.atomic(using=connection.alias, durable=True):
-                    pass
-            except RuntimeError as error:
-                raise TransactionManagementError(_NESTED.format(connection.alias)) from error
