@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.conf import settings
@@ -10,6 +11,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .exceptions import StoreUnavailable
 from .scripts import Server
+
+_OF_DJANGO = "django.core.cache.backends.redis.RedisCache"
 
 
 def check_server(server: Server, what: str) -> list[CheckMessage]:
@@ -55,19 +58,35 @@ def _check_clearing(server: Server, what: str, places: set[Any]) -> list[CheckMe
 
 
 def _places_of(alias: str) -> set[Any]:
+    if settings.CACHES[alias].get("BACKEND") == _OF_DJANGO:
+        return _places_at(settings.CACHES[alias].get("LOCATION", ""))
     try:
         return _places(Server(alias).client)
     except ImproperlyConfigured:
         return set()
 
 
+def _places_at(location: Any) -> set[Any]:
+    """Give the places in the LOCATION of Django's own cache, as far as it is one."""
+    from redis import ConnectionPool
+
+    urls = re.split("[;,]", location) if isinstance(location, str) else location
+    try:
+        return {_place(ConnectionPool.from_url(url)) for url in urls}
+    except (TypeError, ValueError):
+        return set()
+
+
 def _places(client: Any) -> set[Any]:
+    return {_place(client.connection_pool)}
+
+
+def _place(pool: Any) -> Any:
     """Give the server and the number of the database, as far as the settings tell."""
-    pool = client.connection_pool
     known = pool.connection_kwargs
     where = known.get("path") or (known.get("host"), known.get("port"))
     service = getattr(pool, "service_name", None)
-    return {(service or where, known.get("db") or 0)}
+    return service or where, known.get("db") or 0
 
 
 def check_memory(server: Server, what: str) -> list[CheckMessage]:

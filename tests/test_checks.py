@@ -317,6 +317,20 @@ def test_cache_that_shares_its_database_with_another_is_told(settings, own_redis
     assert found() == set()
 
 
+@pytest.mark.parametrize(
+    "together", [str, lambda url: f"redis://10.0.0.1,{url}", lambda url: [url]]
+)
+def test_cache_that_shares_its_database_with_one_of_django_is_told(settings, own_redis, together):
+    location = together(settings.CACHES["own"]["LOCATION"])
+    of_django = {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": location}
+    settings.CACHES = {**settings.CACHES, "pages": of_django}
+    in_redis(settings)
+    assert found() == {"idempotency.W033"}
+
+    settings.CACHES = {**settings.CACHES, "pages": of_django | {"LOCATION": "here"}}
+    assert found() == set()
+
+
 def test_address_without_a_scheme_is_told(settings, own_redis):
     in_redis(settings, LOCATION="127.0.0.1:6379")
 
