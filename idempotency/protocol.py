@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 from .claiming import Claiming, Outcome
 from .claims import running
 from .codecs import Codec, JsonCodec, Verdict
-from .exceptions import IdempotencyError, StoreUnavailable
+from .exceptions import IdempotencyError, StaleClaim, StoreUnavailable
 from .keys import check_key, check_name
 from .patience import Patience
 from .policy import Policy
@@ -148,12 +148,18 @@ class Run(Generic[Result]):
         except BaseException as error:
             if self._dies_with_its_effects(claim):
                 raise
-            end = self.settling.release if has_worked else self.settling.settle_error
-            end(claim, error)
+            self._end_with(claim, error, has_worked=has_worked)
             return _Raised(error)
         if verdict is Verdict.FAIL and not self._dies_with_its_effects(claim):
             self.settling.settle_after(claim, verdict, answer)
         return Outcome(result, replayed=False)
+
+    def _end_with(self, claim: Claim, error: BaseException, *, has_worked: bool) -> None:
+        blocks = self.policy.on_error == "block" and not isinstance(error, StaleClaim)
+        if not self.has_started or (has_worked and not blocks):
+            self.settling.release(claim, error)
+        else:
+            self.settling.settle_error(claim, error)
 
     def _settle(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
         undoes = self.store.undoes_effects

@@ -120,6 +120,16 @@ def test_error_leaves_the_outcome_unknown_if_it_is_to_block(mode):
 
 
 @MODES
+def test_error_after_the_work_leaves_the_outcome_unknown_as_well(mode):
+    with pytest.raises(TypeError, match="must be JSON"):
+        once(object, mode=mode, on_error="block")
+
+    with pytest.raises(OutcomeUnknown):
+        once(mode=mode)
+    assert state() == "unknown"
+
+
+@MODES
 def test_work_that_is_interrupted_releases_the_key(mode):
     def interrupt():
         work()

@@ -774,6 +774,21 @@ def test_transaction_by_hand_is_refused(kept_in):
     assert Effect.objects.count() == 1
 
 
+@pytest.mark.parametrize("on_error", ["store", "block"])
+def test_error_before_the_work_frees_the_key_whatever_errors_mean(in_both, monkeypatch, on_error):
+    def fail(*args, **kwargs):
+        monkeypatch.undo()
+        raise OperationalError("the database is away")
+
+    connection.ensure_connection()
+    monkeypatch.setattr(connection, "set_autocommit", fail)
+    with pytest.raises((StoreUnavailable, OperationalError)):
+        place(on_error=on_error)
+
+    assert not place(on_error=on_error).replayed
+    assert Effect.objects.count() == 1
+
+
 @pytest.mark.parametrize("option", ["lease", "retention"])
 def test_duration_that_no_clock_can_count_is_refused(in_redis, option):
     with pytest.raises(ValueError, match=f"{option} is a number of seconds"):
