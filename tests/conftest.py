@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from idempotency.locks.zookeeper.processes import end_all
 from idempotency.models import IdempotencyRecord, LockLease
+from idempotency.renewal import renewal
 from idempotency.scripts import Server
 from tests import services
 from tests.services import NotStarted, ZooKeeper, do_without, running_zookeeper
@@ -252,6 +253,8 @@ def own_redis(settings: Any) -> Iterator[OwnRedis]:
         own.start()
         yield own
         own.stop()
+        for holding in renewal.holdings:  # Ends that it was still to be told.
+            renewal.discard(holding)
 
 
 def end_leases() -> None:
