@@ -114,14 +114,14 @@ class Run(Generic[Result]):
         found = await sync_to_async(self._claim_with_lease)()
         if not isinstance(found, Claim):
             return _outcome(found)
-        try:
-            with self._started(found):
+        with self._started(found):  # The thread that writes the end may be busy for long.
+            try:
                 result = await work()
-            verdict, answer = self.settling.judge(result)
-        except BaseException as error:
-            await sync_to_async(self.settling.settle_error)(found, error)
-            raise
-        await sync_to_async(self.settling.settle_after)(found, verdict, answer)
+                verdict, answer = self.settling.judge(result)
+            except BaseException as error:
+                await sync_to_async(self.settling.settle_error)(found, error)
+                raise
+            await sync_to_async(self.settling.settle_after)(found, verdict, answer)
         return Outcome(result, replayed=False)
 
     def _claim_with_lease(self) -> _Found[Result]:

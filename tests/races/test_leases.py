@@ -1,20 +1,24 @@
 """Leases in time: renewed while their owner lives, lost when it does not."""
 
+import asyncio
 import os
 import signal
 import threading
 import time
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import connection, connections
 from django.utils import timezone
 
 from idempotency import KeyInProgress, StaleClaim, StoreUnavailable, current_claim, run_once
 from idempotency.models import IdempotencyRecord
+from idempotency.protocol import arun_once
 from idempotency.renewal import Renewal, renewal
 from idempotency.stores import get_store
 from idempotency.testing.children import Child
-from tests.conftest import end_leases, wait_until
+from idempotency.uptime import uptime
+from tests.conftest import end_leases, run_async, wait_until
 from tests.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -137,6 +141,35 @@ def test_work_learns_that_its_claim_was_lost():
 
 
 @one_writer
+def test_coroutine_keeps_its_lease_until_its_end_is_written():
+    lease, told = 0.5, []
+
+    def keep_the_thread_busy():
+        over = uptime() + 2 * lease
+        wait_until(lambda: uptime() > over)
+        with pytest.raises(KeyInProgress):
+            place(lambda: "twice")
+        told.append("in progress")
+
+    async def work():
+        busy = asyncio.ensure_future(sync_to_async(keep_the_thread_busy)())
+        await asyncio.sleep(0)  # Now it is before the end of this in the queue of that thread.
+        return busy
+
+    async def run():
+        busy = []
+
+        async def remember():
+            busy.append(await work())
+
+        await arun_once(remember, scope="s", operation="o", key="key", lease=lease)
+        await busy[0]
+
+    run_async(run())
+
+    assert told == ["in progress"]
+
+
 def test_renewal_goes_on_after_the_store_was_away(monkeypatch, caplog):
     store = get_store()
     renew, tries = store.renew, []
