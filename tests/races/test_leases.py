@@ -140,7 +140,6 @@ def test_work_learns_that_its_claim_was_lost():
     assert seen == [True]
 
 
-@one_writer
 def test_coroutine_keeps_its_lease_until_its_end_is_written():
     lease, told = 0.5, []
 
@@ -170,6 +169,7 @@ def test_coroutine_keeps_its_lease_until_its_end_is_written():
     assert told == ["in progress"]
 
 
+@one_writer
 def test_renewal_goes_on_after_the_store_was_away(monkeypatch, caplog):
     store = get_store()
     renew, tries = store.renew, []
