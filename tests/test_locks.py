@@ -784,6 +784,14 @@ def test_template_is_filled_with_arguments(template, call, expected):
     assert namer_for(template, lambda a, b=2: None)(**call) == expected
 
 
+def test_path_may_have_any_names():
+    made = {"items": [{"keys": 7}]}
+
+    assert namer_for("o:{a[items][0][keys]}", lambda a: None)(made) == "o:7"
+    for path in ("a.items[0]", "a.keys.pk", "a.get.id"):
+        namer_for(f"o:{{{path}}}", lambda a: None)
+
+
 def test_template_may_use_what_a_function_takes_by_name():
     namer = namer_for("o:{order_id}", lambda request, **kwargs: None)
 

@@ -12,7 +12,7 @@ from decimal import Context, Decimal
 from enum import Enum
 from functools import partial
 from string import Formatter
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
@@ -102,10 +102,10 @@ def _fields(template: str) -> list[str]:
     return fields
 
 
-class _Anything(dict[str, Any]):
+class _Anything:
     """Has whatever the path of a field asks for."""
 
-    def __missing__(self, name: object) -> Any:
+    def __getitem__(self, name: object) -> Any:
         return self
 
     def __getattr__(self, name: str) -> Any:
@@ -121,7 +121,7 @@ def _check_field(template: str, field: str, signature: inspect.Signature) -> Non
     if not first.isidentifier():
         raise ValueError(f"{template!r}: {{{field}}} does not begin with the name of an argument.")
     try:
-        _formatter.get_field(field, (), _Anything())
+        _formatter.get_field(field, (), cast(Any, _Anything()))
     except ValueError as error:
         raise ValueError(f"{template!r}: {{{field}}} is no path of attributes: {error}.") from error
     kinds = {parameter.kind for parameter in signature.parameters.values()}
