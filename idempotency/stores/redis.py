@@ -235,7 +235,7 @@ class RedisStore(BaseStore):
         return key_of(call, self.server.space)
 
 
-_UNTOLD = "%s ended (%s), but Redis does not know it yet; it is told when it is back."
+_UNTOLD = "%s ended (%s), but Redis does not know it."
 
 
 def _mark() -> bytes:
