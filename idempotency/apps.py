@@ -10,4 +10,4 @@ class IdempotencyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, lock_checks  # noqa: F401 - they register them.
+        from . import checks, lock_checks, view_checks  # noqa: F401 - they register them.

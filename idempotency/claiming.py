@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from .codecs import Codec
 from .exceptions import IdempotencyError, KeyInProgress, KeyReused, OutcomeUnknown
-from .keys import new_token
+from .keys import check_key, check_name, new_token
 from .policy import Policy
 from .stores import get_store
 from .stores.base import Bid, Call, Claim, Interrupted, Seen
@@ -61,8 +61,8 @@ class Claiming(Generic[Result]):
         return Bid(self.token, lease, self.retention, take_over, self.is_unconfirmed)
 
     def _may_claim(self, seen: Seen) -> bool:
-        takes_over = not seen.is_abandoned or self.policy.on_crash == "retry"
-        return takes_over and seen.may_be_claimed(self.call.fingerprint)
+        take_over = self.policy.on_crash == "retry"
+        return seen.may_be_claimed(self.call.fingerprint, take_over=take_over)
 
     def _read(self, seen: Seen) -> Outcome[Result] | IdempotencyError:
         """Give what a record means for this call: the one place where inputs are compared."""
@@ -81,3 +81,10 @@ class Claiming(Generic[Result]):
         if blocked:
             logger.error("%s died, and its outcome is unknown.", self.call.operation)
         return blocked
+
+
+def make_call(scope: str, operation: str, key: str, fingerprint: str | None) -> Call:
+    """Give a call whose parts every store can keep; raise `KeyInvalid` or `ValueError` if not."""
+    check_name(scope, "scope")
+    check_name(operation, "operation")
+    return Call(scope, operation, check_key(key), fingerprint or "")

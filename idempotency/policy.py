@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .backends import LONGEST
+from .backends import LONGEST, SHORTEST
 from .exceptions import InvalidBackend
 from .stores.base import BaseStore
 
@@ -48,9 +48,10 @@ class Policy:
             raise ValueError(f"wait is a number of seconds, 0 or more, not {self.wait!r}.")
         for name in ("lease", "retention"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and 0 < value <= LONGEST):
+            if value is not None and not (_is_number(value) and SHORTEST <= value <= LONGEST):
                 raise ValueError(
-                    f"{name} is a number of seconds above 0, at most {LONGEST}, not {value!r:.80}."
+                    f"{name} is a number of seconds, from {SHORTEST} to {LONGEST}, not"
+                    f" {value!r:.80}."
                 )
 
     def refuse_async(self) -> None:

@@ -8,21 +8,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from asgiref.sync import sync_to_async
-
-from .claiming import Claiming, Outcome
+from .claiming import Claiming, Outcome, make_call
 from .claims import running
 from .codecs import Codec, JsonCodec, Verdict
 from .exceptions import IdempotencyError, StaleClaim, StoreUnavailable
-from .keys import check_key, check_name
 from .patience import Patience
 from .policy import Policy
 from .renewal import Holding, renewal
 from .settling import Settling
 from .stores.base import Answer, Call, Claim, Unconfirmed
-from .waiting import to_its_end
+from .waiting import finish_in_thread, to_its_end
 
 __all__ = ["Outcome", "Run", "arun_once", "make_call", "run_once"]
 
@@ -54,6 +52,7 @@ class Run(Generic[Result]):
         self.store = self.claiming.store
         self.settling = Settling(self.store, policy, codec, self.claiming.retention)
         self.has_started = False
+        self.has_worked = False
 
     def execute(self, work: Callable[[], Result]) -> Outcome[Result]:
         """Give the outcome of *work*, which runs unless another call's outcome is known."""
@@ -111,7 +110,7 @@ class Run(Generic[Result]):
         return _outcome(self._finish(found, work) if isinstance(found, Claim) else found)
 
     async def _aleased(self, work: Callable[[], Awaitable[Result]]) -> Outcome[Result]:
-        found = await sync_to_async(self._claim_with_lease)()
+        found = await finish_in_thread(self._claim_with_lease)
         if not isinstance(found, Claim):
             return _outcome(found)
         with self._started(found):  # The thread that writes the end may be busy for long.
@@ -119,9 +118,9 @@ class Run(Generic[Result]):
                 result = await work()
                 verdict, answer = self.settling.judge(result)
             except BaseException as error:
-                await sync_to_async(self.settling.settle_error)(found, error)
+                await finish_in_thread(partial(self.settling.settle_error, found, error))
                 raise
-            await sync_to_async(self.settling.settle_after)(found, verdict, answer)
+            await finish_in_thread(partial(self.settling.settle_after, found, verdict, answer))
         return Outcome(result, replayed=False)
 
     def _claim_with_lease(self) -> _Found[Result]:
@@ -129,12 +128,11 @@ class Run(Generic[Result]):
 
     def _finish(self, claim: Claim, work: Callable[[], Result]) -> _Finished[Result]:
         """Run the work, and settle in the transaction of its effects or, if undone, after it."""
-        has_worked = False
         try:
             with self._effects(claim):
                 with self._started(claim):
                     result = work()
-                has_worked = True
+                self.has_worked = True
                 verdict, answer = self.settling.judge(result)
                 if verdict is Verdict.FAIL:
                     self.store.roll_back()
@@ -148,15 +146,15 @@ class Run(Generic[Result]):
         except BaseException as error:
             if self._dies_with_its_effects(claim):
                 raise
-            self._end_with(claim, error, has_worked=has_worked)
+            self._end_with(claim, error)
             return _Raised(error)
         if verdict is Verdict.FAIL and not self._dies_with_its_effects(claim):
             self.settling.settle_after(claim, verdict, answer)
         return Outcome(result, replayed=False)
 
-    def _end_with(self, claim: Claim, error: BaseException, *, has_worked: bool) -> None:
+    def _end_with(self, claim: Claim, error: BaseException) -> None:
         blocks = self.policy.on_error == "block" and not isinstance(error, StaleClaim)
-        if not self.has_started or (has_worked and not blocks):
+        if not self.has_started or (self.has_worked and not blocks):
             self.settling.release(claim, error)
         else:
             self.settling.settle_error(claim, error)
@@ -173,6 +171,15 @@ class Run(Generic[Result]):
     def _effects(self, claim: Claim) -> AbstractContextManager[object]:
         """Open what effects can be undone by: the claim's own transaction, or one within."""
         return nullcontext() if self._dies_with_its_effects(claim) else self.store.transaction()
+
+    @contextmanager
+    def before_effects(self) -> Iterator[None]:
+        """Let an error of this part of the work leave the key as if there had been no call."""
+        try:
+            yield
+        except BaseException:
+            self.has_started = False
+            raise
 
     @contextmanager
     def _started(self, claim: Claim) -> Iterator[None]:
@@ -194,13 +201,6 @@ def _outcome(found: _Found[Result] | _Finished[Result] | None) -> Outcome[Result
     if isinstance(found, IdempotencyError):
         raise found
     raise AssertionError(f"{found!r} is not the end of a call.")
-
-
-def make_call(scope: str, operation: str, key: str, fingerprint: str | None) -> Call:
-    """Give a call whose parts every store can keep; raise `KeyInvalid` or `ValueError` if not."""
-    check_name(scope, "scope")
-    check_name(operation, "operation")
-    return Call(scope, operation, check_key(key), fingerprint or "")
 
 
 def run_once(

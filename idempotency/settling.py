@@ -12,7 +12,7 @@ from .codecs import Codec, Verdict
 from .exceptions import StaleClaim, StoreUnavailable
 from .policy import Policy
 from .stores.base import Answer, BaseStore, Claim, State, Unconfirmed
-from .stores.belated import belated
+from .stores.belated import LEASES, belated
 
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
@@ -64,7 +64,7 @@ class Settling(Generic[Result]):
         logger.error("%s could not be settled.", claim.call.operation, exc_info=failure)
         if claim.lease is not None:
             again = partial(self.settle, claim, verdict, answer)
-            belated(self.store).add(claim, claim.lease, again)
+            belated(self.store).add(claim, LEASES * claim.lease, again)
         return None
 
     def settle_error(self, claim: Claim, error: BaseException) -> None:

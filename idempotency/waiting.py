@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import connections
 
 logger = logging.getLogger("idempotency")
 Result = TypeVar("Result")
@@ -38,9 +42,49 @@ async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task])
+        await _until_done(task)
         if not task.cancelled() and task.exception() is not None:
             logger.error("A call failed after its caller had left.", exc_info=task.exception())
         raise
+
+
+async def finish_in_thread(step: Callable[[], Result]) -> Result:
+    """
+    Call *step* in the thread of the ORM, and give its result even if the caller is cancelled.
+
+    The end of a loop cancels what waits for that thread: another one calls *step* then. The
+    cancellation is told at the next `await`.
+    """
+    turns: list[Callable[[], Result]] = [step]
+    made: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            own = turns.pop()
+        except IndexError:  # Another thread has it.
+            return
+        try:
+            made.set_result(own())
+        except BaseException as error:
+            made.set_exception(error)
+
+    def run_apart() -> None:
+        run()
+        connections.close_all()
+
+    try:
+        await sync_to_async(run)()
+    except asyncio.CancelledError:
+        asyncio.get_running_loop().run_in_executor(None, run_apart)
+        await _until_done(asyncio.wrap_future(made))
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()  # Whoever counts them is to count this one once.
+            task.cancel()
+    return made.result()
+
+
+async def _until_done(future: asyncio.Future[Any]) -> None:
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future])

@@ -29,12 +29,12 @@ LAYERS = [
     {"protocol"},
     {"http"},
     {"decorators", "middleware", "conditional", "locking"},
-    {"checks", "lock_checks", "purge", "admin"},
+    {"checks", "lock_checks", "view_checks", "purge", "admin"},
     {"management", "testing", "apps"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 
-HTTP = ("http", "decorators", "middleware", "conditional", "locking", "admin")
+HTTP = ("http", "decorators", "middleware", "conditional", "locking", "view_checks", "admin")
 MOST_LINES = 250
 
 

@@ -2,10 +2,14 @@
 
 import pytest
 from django.core.checks import Tags, run_checks
-from django.db import connection, connections
+from django.db import connection, connections, transaction
+from django.http import HttpResponse
+from django.urls import include, path
+from django.utils.decorators import method_decorator
+from django.views import View
 from django_redis.pool import ConnectionFactory
 
-from idempotency import InvalidBackend, checks, lock, lock_checks
+from idempotency import InvalidBackend, checks, idempotent_view, lock, lock_checks
 from idempotency.models import IdempotencyRecord
 from idempotency.stores.database import DatabaseStore
 from tests.conftest import IN_REDIS
@@ -103,6 +107,30 @@ def test_middleware_at_the_end_is_right(settings):
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, OURS]
 
     assert found() == set()
+
+
+class Orders(View):
+    @method_decorator(idempotent_view(mode="lease"))
+    def post(self, request):
+        return HttpResponse("done")
+
+
+urlpatterns = [
+    path("", include([path("orders/", Orders.as_view())])),
+    path("safe/", transaction.non_atomic_requests(Orders.as_view())),
+]
+
+
+@pytest.mark.parametrize("is_atomic", [True, False])
+def test_method_whose_lease_django_would_wrap_is_told(settings, monkeypatch, is_atomic):
+    settings.ROOT_URLCONF = __name__
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", is_atomic)
+
+    told = [each.msg for each in run_checks() if each.id == "idempotency.E036"]
+
+    assert [message.partition(" ")[0] for message in told] == [
+        f"{__name__}.Orders.post"
+    ] * is_atomic
 
 
 @pytest.mark.skipif(connection.vendor != "sqlite", reason="only SQLite can begin without the lock")

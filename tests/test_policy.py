@@ -13,7 +13,7 @@ from idempotency.stores.base import BaseStore
 class Elsewhere(BaseStore):
     """A store without transactions, as far as a policy looks."""
 
-    claim = settle = renew = look = block = None
+    claim = settle = renew = look = block = decide = None
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import threading
 import time
 
 import pytest
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from django.db import DataError, connection, connections, transaction
 
 from idempotency import (
@@ -25,7 +25,14 @@ from idempotency import (
 from idempotency.models import IdempotencyRecord
 from idempotency.stores import get_store
 from idempotency.stores.database import DatabaseStore
-from tests.conftest import Gate, end_leases, end_retention, standing_at
+from tests.conftest import (
+    Gate,
+    end_leases,
+    end_retention,
+    run_async,
+    standing_at,
+    wait_until,
+)
 from tests.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -596,6 +603,44 @@ class TestAsync:
 
         assert Effect.objects.count() == 2
         assert once().result == "done"
+
+    @pytest.mark.parametrize(("waits_for", "left"), [("claim", "released"), ("end", "completed")])
+    def test_end_of_the_loop_leaves_neither_a_claim_nor_an_untold_end(self, waits_for, left):
+        executor = SyncToAsync.single_thread_executor
+        is_busy, may_end = threading.Event(), threading.Event()
+
+        def be_busy():
+            is_busy.set()
+            if waits_for == "claim":  # Which another thread makes: then this one may write its end.
+                wait_until(IdempotencyRecord.objects.exists)
+            else:
+                may_end.wait(60)
+
+        async def keep_the_thread_busy():
+            task = asyncio.create_task(sync_to_async(be_busy)())
+            while not is_busy.is_set():
+                await asyncio.sleep(0)
+            return task
+
+        async def wait_in_the_work():
+            if waits_for == "end":
+                return await keep_the_thread_busy() and "done"
+            await asyncio.sleep(60)
+
+        async def leave():
+            if waits_for == "claim":
+                busy = await keep_the_thread_busy()
+            task = asyncio.create_task(arun_once(wait_in_the_work, **WHO, key="key"))
+            while not (is_busy.is_set() and executor._work_queue.qsize()):
+                await asyncio.sleep(0)
+            return task, waits_for == "claim" and busy
+
+        try:
+            asyncio.run(leave())
+            assert state() == left
+        finally:
+            may_end.set()
+            run_async(asyncio.sleep(0))
 
     def test_run_that_outlives_its_lease_cannot_complete(self):
         async def outlive():

@@ -3,6 +3,7 @@
 import json
 import sys
 import threading
+from contextlib import nullcontext
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -47,6 +48,7 @@ from tests.test_http import effect, problem
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("empty_redis")]
 
 CALL = Call("user:1", "POST orders:create", "key", "1:fingerprint")
+PLACED = Call("s", "o", "key")
 BOTH = pytest.mark.parametrize("kept", [IN_REDIS, IN_BOTH], ids=["Redis", "Redis and database"])
 
 
@@ -233,6 +235,15 @@ def test_outcome_that_redis_lost_is_replayed_and_written_there_again(in_both):
     assert Effect.objects.count() == 1
 
 
+def test_outcome_that_redis_lost_is_kept_no_longer_than_its_retention(in_both):
+    place(retention=60)
+    forget()
+
+    assert place(retention=9_000).replayed
+    (key,) = redis_records()
+    assert 50 < REDIS.send("TTL", key) <= 60
+
+
 def test_outcome_that_redis_lost_is_not_given_to_another_input(in_both):
     place(fingerprint="1:a")
     forget()
@@ -274,7 +285,7 @@ def test_twin_that_redis_let_in_by_mistake_is_rolled_back(in_both):
 
 
 def test_worker_that_died_between_commit_and_redis_is_replayed(in_both, monkeypatch):
-    monkeypatch.setattr(in_both, "_end", lambda end: None)
+    monkeypatch.setattr(in_both.hashes, "end", lambda end: None)
     first = place()
     monkeypatch.undo()
     with pytest.raises(KeyInProgress):
@@ -288,7 +299,7 @@ def test_worker_that_died_between_commit_and_redis_is_replayed(in_both, monkeypa
 
 @pytest.mark.parametrize("on_crash", ["retry", "block"])
 def test_crash_after_the_commit_is_no_unknown_outcome(in_both, monkeypatch, on_crash):
-    monkeypatch.setattr(in_both, "_end", lambda end: None)
+    monkeypatch.setattr(in_both.hashes, "end", lambda end: None)
     first = place(on_crash=on_crash)
     monkeypatch.undo()
     end_leases()
@@ -304,13 +315,69 @@ def test_crash_before_the_commit_is_an_unknown_outcome_if_so_asked(in_both):
     for _ in range(2):
         with pytest.raises(OutcomeUnknown):
             place(on_crash="block")
+        forget()
+    assert IdempotencyRecord.objects.get().state == "unknown"
+
+
+def become_unknown(store):
+    store.settle(store.claim(PLACED, Bid(100, 30.0, 60)), "unknown", Answer(), 60)
+
+
+@BOTH
+def test_person_lets_an_unknown_outcome_run_again(kept_in):
+    store = get_store()
+    become_unknown(store)
+    seen = store.look(PLACED)
+
+    assert store.decide(PLACED, seen, "released", Answer())
+    assert not store.decide(PLACED, seen, "completed", Answer())
+
+    assert not place().replayed
+    assert Effect.objects.count() == 1
+
+
+@BOTH
+def test_person_completes_an_unknown_outcome(kept_in):
+    store = get_store()
+    become_unknown(store)
+
+    assert store.decide(PLACED, store.look(PLACED), "completed", Answer(body=b'"made"'))
+
+    outcome = place()
+    assert (outcome.result, outcome.replayed) == ("made", True)
+
+
+@pytest.mark.parametrize("is_in_redis", [True, False])
+def test_what_a_person_decides_in_the_table_holds_in_redis(in_both, is_in_redis):
+    become_unknown(in_both)
+    record_of = IdempotencyRecord.objects.filter(state="unknown")
+    if not is_in_redis:
+        forget()
+    with pytest.raises(OutcomeUnknown):
+        place()
+
+    assert record_of.update(state="released") == 1
+
+    assert not place().replayed
+    assert Effect.objects.count() == 1
+
+
+def test_unknown_outcome_that_only_redis_has_is_written_to_the_database(in_both):
+    become_unknown(in_both)
+    IdempotencyRecord.objects.all().delete()
+
+    with pytest.raises(OutcomeUnknown):
+        place()
+
+    kept = IdempotencyRecord.objects.get()
+    assert (kept.state, kept.token, kept.key) == ("unknown", 100, "key")
 
 
 def test_redis_that_is_away_after_the_commit_does_not_hide_the_result(in_both, monkeypatch, caplog):
     def away(end):
         raise StoreUnavailable
 
-    monkeypatch.setattr(in_both, "_end", away)
+    monkeypatch.setattr(in_both.hashes, "end", away)
     first = place()
     monkeypatch.undo()
 
@@ -383,6 +450,29 @@ def test_record_of_a_store_in_the_database_stands_in_the_way_as_there(settings, 
 
     assert place().replayed is False
     assert IdempotencyRecord.objects.get().state == "completed"
+
+
+def test_abandoned_record_of_a_store_in_the_database_is_blocked_as_there(settings, in_both):
+    settings.IDEMPOTENCY_STORES = {"default": IN_BOTH, "old": {}}
+    get_store("old").claim(Call("s", "o", "key"), Bid(7, 30.0, 60))
+    end_leases()
+
+    for _ in range(2):
+        with pytest.raises(OutcomeUnknown):
+            place(on_crash="block")
+    assert not Effect.objects.exists()
+
+
+def test_interruption_of_the_look_frees_the_key(in_both, monkeypatch):
+    def interrupt(call):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(in_both.completions, "look_first", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        place()
+
+    assert record()["state"] == "released"
 
 
 def test_failure_of_the_work_rolls_back_and_releases(in_both):
@@ -561,21 +651,67 @@ def test_effect_that_was_rolled_back_is_never_replayed(kept_in, served, atomic_r
 
 
 @BOTH
-def test_broken_transaction_is_never_replayed(kept_in, served, atomic_requests):
+@pytest.mark.parametrize("is_told", [True, False])
+def test_broken_transaction_is_never_replayed(kept_in, served, atomic_requests, is_told):
+    if not is_told and connection.vendor != "postgresql":
+        pytest.skip("an error breaks no transaction here")
+    block = transaction.atomic(savepoint=False) if is_told else nullcontext()
+
     @idempotent_view
     def view(request):
         effect(request)
         try:
-            with connection.cursor() as cursor, transaction.atomic(savepoint=False):
+            with connection.cursor() as cursor, block:
                 cursor.execute("SELECT * FROM no_such_table")
         except DatabaseError:
             return HttpResponse("done")
 
     send = served(view)
 
-    assert "Idempotent-Replayed" not in send()
-    assert "Idempotent-Replayed" not in send()
+    answers = [send(), send()]
+    assert not any("Idempotent-Replayed" in answer for answer in answers)
+    assert is_told or [answer.status_code for answer in answers] == [500, 500]
     assert not Effect.objects.exists()
+
+
+@BOTH
+@pytest.mark.parametrize("on_error", ["store", "block"])
+def test_transaction_that_cannot_begin_frees_the_key(
+    kept_in, served, atomic_requests, monkeypatch, on_error
+):
+    def fail(*args, **kwargs):
+        monkeypatch.undo()
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+        raise OperationalError("the database is away")
+
+    send = served(idempotent_view(on_error=on_error)(effect))
+    connection.ensure_connection()
+    monkeypatch.setattr(connection, "set_autocommit", fail)
+    first = send()
+
+    assert first.status_code in (201, 503)
+    assert send().status_code == 201
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize(("on_error", "status"), [("store", 201), ("block", 409)])
+def test_commit_that_is_given_up_for_an_unreachable_store_is_no_answer(
+    in_redis, served, atomic_requests, monkeypatch, on_error, status
+):
+    def away(claims):
+        monkeypatch.setattr(in_redis, "renew", lambda claims: [])
+        raise StoreUnavailable
+
+    @idempotent_view(on_error=on_error)
+    def view(request):
+        current_claim()._holding.ends_at = 0  # As after a pause of the process.
+        return effect(request)
+
+    monkeypatch.setattr(in_redis, "renew", away)
+    send = served(view)
+
+    assert [send().status_code, send().status_code] == [503, status]
+    assert Effect.objects.count() == (status == 201)
 
 
 @BOTH
@@ -755,9 +891,27 @@ def test_claim_that_was_carried_out_for_one_who_had_gone_is_freed(kept_by_own, o
 
     assert not Effect.objects.exists()
     # Not at the end of its lease, but as soon as it is asked for again.
-    placed = Call("s", "o", "key", "")
-    wait_until(lambda: (seen := kept_by_own.look(placed)) is None or seen.is_free)
+    wait_until(lambda: (seen := kept_by_own.look(PLACED)) is None or seen.is_free)
     assert not place(on_crash="block").replayed
+
+
+@in_own_redis
+def test_claim_that_comes_after_it_was_freed_is_none(kept_by_own, own_redis, monkeypatch):
+    sent = []
+
+    def lose(script, keys, words):
+        sent.append((script, keys, words))
+        monkeypatch.undo()
+        raise StoreUnavailable
+
+    monkeypatch.setattr(kept_by_own.server, "run", lose)
+    with pytest.raises(StoreUnavailable):
+        place()
+    wait_until(lambda: own_redis.tell("KEYS", "idempotency:*"))
+
+    (late,) = sent
+    assert kept_by_own.server.run(*late)[0] == b"behind"
+    assert not place().replayed
 
 
 @BOTH

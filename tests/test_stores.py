@@ -69,7 +69,7 @@ def test_completed_call_gives_its_exact_answer(store):
 
     seen = claim(store, token=200)
 
-    assert (seen.state, seen.answer, seen.expired) == ("completed", ANSWER, False)
+    assert (seen.state, seen.answer, seen.is_expired) == ("completed", ANSWER, False)
 
 
 def test_answer_without_a_body_differs_from_an_empty_one(store):

@@ -21,7 +21,7 @@ from ..fingerprints import check_pointer, fingerprint
 from ..policy import Policy
 from ..protocol import Run, make_call
 from ..stores.base import Call
-from ..stores.reaching import Transaction
+from ..stores.reaching import Transaction, refuse_broken
 from .problems import problem_response
 from .requests import Scope, fingerprint_of, key_of, operation_of, scope_of
 from .responses import Final, ResponseCodec
@@ -145,10 +145,12 @@ class Endpoint:
         committed: set[str] = set()
         try:
             with ExitStack() as stack:
-                for alias in aliases:
-                    stack.enter_context(Transaction(alias))
-                    transaction.on_commit(partial(committed.add, alias), using=alias)
+                with run.before_effects():
+                    for alias in aliases:
+                        stack.enter_context(Transaction(alias))
+                        transaction.on_commit(partial(committed.add, alias), using=alias)
                 response = self._response(request, codec, respond)
+                run.has_worked = True
                 self._confirm(codec, response, aliases, run)
         except Exception:
             # What a callback of `on_commit` raises comes too late to undo anything.
@@ -178,8 +180,11 @@ class Endpoint:
                 transaction.set_rollback(True, using=alias)
         elif any(transaction.get_rollback(using=alias) for alias in aliases):
             codec.has_failed = True
-        elif claim is not None:
-            claim.assert_held()
+        else:
+            for alias in aliases:
+                refuse_broken(connections[alias])
+            if claim is not None:
+                claim.assert_held()
 
     async def _arespond(
         self, request: HttpRequest, codec: ResponseCodec, respond: ARespond

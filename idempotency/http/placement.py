@@ -8,7 +8,9 @@ from typing import Any
 from django.db import connections
 from django.http import HttpRequest
 
+from ..exceptions import InvalidBackend
 from ..policy import Policy
+from ..stores import get_store
 
 _INSIDE = {
     "rest_framework": "Django REST framework",
@@ -37,11 +39,22 @@ def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:
     """Raise `TypeError` for a method whose claim Django would wrap into a transaction."""
     name = getattr(view, "__qualname__", "").rpartition("<locals>.")[2]
     is_handler = "." in name and not name.endswith(".dispatch")
-    if policy.mode == "lease" and is_handler and _has_atomic_requests():
+    if is_handler and opens_transactions(view) and has_lease(policy):
         raise TypeError(
-            f"{name} cannot have mode='lease' under ATOMIC_REQUESTS: Django opens the transaction"
-            " around the class. Decorate dispatch, or what as_view() returns."
+            f"{name} cannot have a lease (mode='lease', or a store outside of the database) under"
+            " ATOMIC_REQUESTS: Django opens the transaction around the class. Decorate dispatch,"
+            " or what as_view() returns."
         )
+
+
+def has_lease(policy: Policy) -> bool:
+    """Whether a synchronous call has a lease, as far as the settings tell."""
+    if policy.mode is not None:
+        return policy.mode == "lease"
+    try:
+        return not get_store(policy.store).supports_atomic
+    except InvalidBackend:  # Told by the system checks, and by each request.
+        return False
 
 
 def place_of_request(args: tuple[Any, ...], decorator: str) -> int:
@@ -56,5 +69,11 @@ def place_of_request(args: tuple[Any, ...], decorator: str) -> int:
     )
 
 
-def _has_atomic_requests() -> bool:
-    return any(connections[alias].settings_dict["ATOMIC_REQUESTS"] for alias in connections)
+def opens_transactions(view: Any) -> bool:
+    """Whether Django opens a transaction around *view*."""
+    own: set[str] = getattr(view, "_non_atomic_requests", set())
+    return any(
+        connections[alias].settings_dict["ATOMIC_REQUESTS"]
+        for alias in connections
+        if alias not in own
+    )

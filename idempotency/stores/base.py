@@ -78,14 +78,19 @@ class Seen:
     token: int
     attempt: int
     fingerprint: str
-    expired: bool = False  # Its retention is over.
+    kept_for: float | None = None  # Seconds until its retention is over, if the store tells.
     lease_left: float | None = None  # Seconds until its lease is over; None if it has no lease.
     answer: Answer = Answer()
 
     @property
     def is_free(self) -> bool:
         """Whether anyone may claim the key as if it were new."""
-        return self.state == "released" or (self.state == "completed" and self.expired)
+        return self.state == "released" or (self.state == "completed" and self.is_expired)
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether its retention is over."""
+        return self.kept_for is not None and self.kept_for <= 0
 
     @property
     def is_abandoned(self) -> bool:
@@ -100,9 +105,9 @@ class Seen:
         """Whether its input is the same as far as both are known."""
         return not (self.fingerprint and fingerprint) or self.fingerprint == fingerprint
 
-    def may_be_claimed(self, fingerprint: str) -> bool:
+    def may_be_claimed(self, fingerprint: str, *, take_over: bool = True) -> bool:
         """Whether a new claim may take the record over, by the same rules in every store."""
-        return self.is_free or (self.is_abandoned and self.matches(fingerprint))
+        return self.is_free or (take_over and self.is_abandoned and self.matches(fingerprint))
 
 
 class BaseStore(ABC):
@@ -160,6 +165,10 @@ class BaseStore(ABC):
     @abstractmethod
     def block(self, call: Call, seen: Seen) -> bool:
         """Turn the abandoned claim that was *seen* into an unknown outcome; tell if it was."""
+
+    @abstractmethod
+    def decide(self, call: Call, seen: Seen, state: State, answer: Answer) -> bool:
+        """Write what a person decided over the record that was *seen*; tell if it was still so."""
 
     @property
     def in_transaction(self) -> bool:

@@ -1,4 +1,4 @@
-"""Completed outcomes in the database, behind a store that may forget."""
+"""Outcomes in the database, behind a store that may forget."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ..clocks import Fragment
 from ..exceptions import StaleClaim
-from .base import Answer, Bid, Call, Claim, Seen
+from .base import Answer, Bid, Call, Claim, Seen, State
 from .database import DatabaseStore
 from .reaching import reach
 
@@ -14,19 +14,21 @@ _IDENTITY = {"id", "scope", "operation", "key"}
 
 
 class Completions(DatabaseStore):
-    """Records that are written when they are complete; their primary key decides who was first."""
+    """Records that are written when they have ended; their primary key decides who was first."""
 
     option_names = None  # They are those of the store in front.
 
-    def add(self, claim: Claim, answer: Answer, retention: float) -> None:
+    def add(
+        self, claim: Claim, answer: Answer, retention: float, *, state: State = "completed"
+    ) -> None:
         """
-        Record *claim*, which another store gave, as completed in the transaction of its effects.
+        Record what came of *claim*, which another store gave, in the transaction of its effects.
 
         Raises: `StaleClaim` if another run was first.
         """
         row = {
             **self._row(claim.call, Bid(claim.token, None, retention)),
-            **self._outcome("completed", answer, retention),
+            **self._outcome(state, answer, retention),
             "attempts": ("%s", [claim.attempt]),
             "purge_after": self.dialect.after(retention),
         }

@@ -25,7 +25,7 @@ from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
 from .dialects import dialect_of
 from .reaching import Transaction, begin, reach
 from .recent import Recent
-from .sql import SLACK, Dialect
+from .sql import SLACK, Dialect, held
 
 REMEMBERED = 4_096
 """How many completed calls a process looks up at once, before it would open a transaction."""
@@ -92,8 +92,7 @@ class DatabaseStore(BaseStore):
                 return None
             if bid.is_unconfirmed and seen.is_held_by(bid.token):
                 return Claim(call, bid.token, seen.attempt, bid.lease)
-            may_be_claimed = seen.may_be_claimed(call.fingerprint)
-            if not may_be_claimed or (seen.is_abandoned and not bid.take_over):
+            if not seen.may_be_claimed(call.fingerprint, take_over=bid.take_over):
                 return seen
             return self._take_over(cursor, call, bid, seen)
 
@@ -108,7 +107,7 @@ class DatabaseStore(BaseStore):
             "key": ("%s", [call.key]),
             "fingerprint": ("%s", [call.fingerprint]),
             "created_at": self.dialect.now(),
-            "ends_at": self._end(bid.lease),
+            "ends_at": self._after(bid.lease),
             "purge_after": self.dialect.after(bid.retention + SLACK),
         }
 
@@ -138,20 +137,29 @@ class DatabaseStore(BaseStore):
         return conditions
 
     def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
-        changes = self._outcome(state, answer, retention)
-        changes["purge_after"] = self._latest("purge_after", changes["expires_at"])
-        if not self._write(changes, self._held(claim.call, claim.token, "in_progress")):
+        running = self._held(claim.call, claim.token, "in_progress")
+        if not self._end(running, state, answer, retention):
             raise StaleClaim
         if state == "completed":
             self._completed.add(claim.call.id)
 
+    def decide(self, call: Call, seen: Seen, state: State, answer: Answer) -> bool:
+        as_seen = self._held(call, seen.token, seen.state)
+        return self._end(as_seen, state, answer, self.retention) == 1
+
+    def _end(self, where: list[Fragment], state: State, answer: Answer, retention: float) -> int:
+        changes = self._outcome(state, answer, retention)
+        changes["purge_after"] = self._latest("purge_after", changes["expires_at"])
+        return self._write(changes, where)
+
     def _outcome(self, state: State, answer: Answer, retention: float) -> dict[str, Fragment]:
         headers = None if answer.headers is None else json.dumps(answer.headers)
+        field = IdempotencyRecord._meta.get_field("body")
         return {
             "state": (f"'{state}'", []),
             "status": ("%s", [answer.status]),
             "headers": ("%s", [headers]),
-            "body": ("%s", [self._stored_body(answer.body)]),
+            "body": ("%s", [field.get_db_prep_value(answer.body, self.connection)]),
             "completed_at": self.dialect.now(),
             "ends_at": ("NULL", []),
             "expires_at": self.dialect.after(retention),
@@ -174,7 +182,7 @@ class DatabaseStore(BaseStore):
             (f"token IN ({marks})", [claim.token for claim in claims]),
             ("state = 'in_progress'", []),
         ]
-        return self._write({"ends_at": self._end(lease)}, conditions)
+        return self._write({"ends_at": self._after(lease)}, conditions)
 
     def _holds(self, claim: Claim) -> bool:
         seen = self.look(claim.call)
@@ -221,25 +229,17 @@ class DatabaseStore(BaseStore):
         return check_table(f"IDEMPOTENCY_STORES[{self.alias!r}]", self.using, IdempotencyRecord)
 
     def _held(self, call: Call, token: int, state: State) -> list[Fragment]:
-        return [
-            ("id = %s", [self._stored_id(call)]),
-            ("token = %s", [token]),
-            (f"state = '{state}'", []),
-        ]
+        return held(self._stored_id(call), token, state)
 
     def _latest(self, column: str, other: Fragment) -> Fragment:
         sql, parameters = other
         return self.dialect.latest(column, sql), parameters
 
-    def _end(self, lease: float | None) -> Fragment:
+    def _after(self, lease: float | None) -> Fragment:
         return ("NULL", []) if lease is None else self.dialect.after(lease)
 
     def _stored_id(self, call: Call) -> Any:
         return IdempotencyRecord._meta.pk.get_db_prep_value(call.id, self.connection)
-
-    def _stored_body(self, body: bytes | None) -> Any:
-        field = IdempotencyRecord._meta.get_field("body")
-        return field.get_db_prep_value(body, self.connection)
 
     def _write(self, changes: dict[str, Fragment], conditions: list[Fragment]) -> int:
         def step() -> int:

@@ -19,6 +19,9 @@ from .base import Interrupted, Unconfirmed
 
 Result = TypeVar("Result")
 
+IN_ERROR = 3
+"""The status of a transaction that went wrong, in psycopg and psycopg2 alike."""
+
 _BROKEN = (
     "The work went on after a database error, in a transaction that can only be rolled back. Put"
     " what may fail into `with transaction.atomic():` inside of the `try`."
@@ -50,6 +53,14 @@ def begin(
     except StoreUnavailable as error:
         refuse_missing_table(error.__cause__, connection.alias, model)
         raise
+
+
+def refuse_broken(connection: BaseDatabaseWrapper) -> None:
+    """Raise `TransactionManagementError` if PostgreSQL would make a rollback of the commit."""
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return
+    if connection.connection.info.transaction_status == IN_ERROR:
+        raise TransactionManagementError(_BROKEN)
 
 
 class Transaction:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,31 +14,28 @@ from django.core.cache import DEFAULT_CACHE_ALIAS
 from django.core.checks import CheckMessage
 from django.db import connections, transaction
 
-from ..exceptions import InvalidBackend, StaleClaim, StoreUnavailable
-from ..keys import later_token
+from ..exceptions import StaleClaim, StoreUnavailable
 from ..redis_checks import check_memory, check_server
-from ..scripts import Server, Word
-from . import lua
+from ..scripts import Server
 from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
-from .belated import belated
+from .belated import LEASES, belated
 from .completions import Completions
+from .hashes import Hashes
 from .recorded import End, Recorded, refuse_open_transactions
-from .words import answer_words, claim_words, key_of, milliseconds, seen_from, token_word
 
 logger = logging.getLogger("idempotency")
 
-GRACE = 86_400
-"""Seconds after the end of its lease for which a claim that nobody completed is kept."""
-FOR_EVER = 0
+PHANTOM_LEASES = 2
+"""For how many leases a claim that nobody confirmed is prevented: an outage makes many of them."""
 
 
 class RedisStore(BaseStore):
     """
     Keeps records in Redis, one hash each; every step is one script, and time is that of Redis.
 
-    OPTIONS: `cache`, the alias of a django-redis cache; `record`, whether what is completed is
-    written to the table of `IdempotencyRecord` as well, in the transaction of its effects;
-    `using`, the alias of the database for that.
+    OPTIONS: `cache`, the alias of a django-redis cache; `record`, whether what is completed or
+    unknown is written to the table of `IdempotencyRecord` as well, in the transaction of its
+    effects; `using`, the alias of the database for that.
     """
 
     option_names = ("cache", "record", "using")
@@ -46,6 +43,7 @@ class RedisStore(BaseStore):
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
         super().__init__(alias, options)
         self.server = Server(self.options.get("cache", DEFAULT_CACHE_ALIAS))
+        self.hashes = Hashes(self.server, self.lease)
         self.completions = Completions(alias, options) if self.options.get("record") else None
         self.using = None if self.completions is None else self.completions.using
         self.undoes_effects = self.completions is not None
@@ -53,74 +51,59 @@ class RedisStore(BaseStore):
 
     def claim(self, call: Call, bid: Bid) -> Claim | Seen:
         refuse_open_transactions()
-        found = self._claim(call, bid)
+        found = self.hashes.claim(call, bid, self._prevent_later)
         is_decided = isinstance(found, Seen) and found.state != "unknown" and not found.is_abandoned
         if self.completions is None or is_decided:
             return found
-        return self._recorded(call, bid, found, self.completions)
-
-    def _claim(self, call: Call, bid: Bid) -> Claim | Seen:
-        mark, token = _mark(), bid.token
-        lease = milliseconds(bid.lease or self.lease)
-        kept = lease + milliseconds(max(bid.retention, GRACE))
-        flags: list[Word] = [call.fingerprint, int(bid.take_over), int(bid.is_unconfirmed)]
-        while True:
-            words: list[Word] = [token_word(token), mark, lease, kept, *flags]
-            words += claim_words(call, token, "in_progress")
-            try:
-                verdict, *found = self.server.run(lua.CLAIM, [self._key(call)], words)
-            except StoreUnavailable:
-                # It may still be carried out, for a caller who has gone.
-                self._settle_later(End(Claim(call, token, 1, bid.lease), "released", Answer(), 1))
-                raise
-            if verdict == b"claimed":
-                return Claim(call, token, int(found[0]), bid.lease)
-            if verdict == b"seen":
-                return seen_from(found)
-            token = later_token(int(found[0]))
-
-    def _recorded(
-        self, call: Call, bid: Bid, found: Claim | Seen, completions: Completions
-    ) -> Claim | Seen:
-        """Give what the database knows better than Redis, which may have forgotten it."""
         try:
-            kept = completions.look_first(call)
-        except (StoreUnavailable, InvalidBackend):
+            kept = self.completions.look_first(call)
+        except BaseException:
             self._free(found)
             raise
-        if kept is None or kept.may_be_claimed(call.fingerprint):
+        if isinstance(found, Seen) and found.state == "unknown":
+            return self._decided(call, bid, found, kept)
+        if kept is None or kept.may_be_claimed(call.fingerprint, take_over=bid.take_over):
             return found
-        if kept.state == "completed":
-            self._restore(call, found, kept, bid.retention)
-        else:
-            self._free(found)
+        self._give_way(call, found, kept)
         return kept
 
-    def _restore(self, call: Call, found: Claim | Seen, kept: Seen, retention: float) -> None:
-        state = found.state if isinstance(found, Seen) else "in_progress"
-        words = claim_words(call, kept.token, "completed", kept.fingerprint)
-        words += answer_words(kept.attempt, kept.answer)
-        with suppress(StoreUnavailable):
-            self._write(call, found.token, state, milliseconds(retention), words)
+    def _decided(self, call: Call, bid: Bid, found: Seen, kept: Seen | None) -> Claim | Seen:
+        """Give what became of an outcome that is unknown to Redis: the database is told first."""
+        if kept is None or (kept.is_free and kept.token < found.token):
+            self._note_unknown(call, found)
+            return found
+        if not kept.is_free:
+            self._give_way(call, found, kept)
+            return kept
+        self.hashes.put(call, found, replace(found, state="released"), self.retention)
+        return self.hashes.claim(call, bid, self._prevent_later)
+
+    def _give_way(self, call: Call, found: Claim | Seen, kept: Seen) -> None:
+        """Let Redis have what the database *kept*, which it had forgotten; else free the key."""
+        if kept.state == "in_progress":
+            self._free(found)
+        elif not (isinstance(found, Seen) and found.state == kept.state):
+            with suppress(StoreUnavailable):
+                self.hashes.put(call, found, kept, kept.kept_for or self.retention)
 
     def _free(self, found: Claim | Seen) -> None:
         """Free the key of a claim that is not used; Redis does it later if it cannot now."""
         if isinstance(found, Claim):
             with suppress(StoreUnavailable, StaleClaim):
-                self._end(End(found, "released", Answer(), self.retention))
+                self.hashes.end(End(found, "released", Answer(), self.retention))
 
     def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
         end = End(claim, state, answer, retention)
-        if self.completions is None:
-            self._end(end)
-        elif self._open:
+        if self.completions is not None and self._open:
             self._open[-1].ends.append(end)
             if state == "completed":
                 self.completions.add(claim, answer, retention)
-        elif state == "completed":
+        elif self.completions is not None and state == "completed":
             self._complete(end, self.completions)
         else:
-            self._end(end)
+            self.hashes.end(end)
+            if state == "unknown":
+                self._note_unknown(claim.call, claim)
 
     def _complete(self, end: End, completions: Completions) -> None:
         """Record *end*, whose effects are committed, unless an earlier try did."""
@@ -137,70 +120,61 @@ class RedisStore(BaseStore):
             is_new = False
         self.finish(end, is_new=is_new)
 
+    def _note_unknown(self, call: Call, found: Claim | Seen) -> None:
+        """Let the database have an outcome that is unknown to Redis, or the next call does it."""
+        if self.completions is None:
+            return
+        known = found.fingerprint if isinstance(found, Seen) else call.fingerprint
+        claim = Claim(replace(call, fingerprint=known), found.token, found.attempt, None)
+        with suppress(StoreUnavailable, StaleClaim), self.completions.transaction():
+            self.completions.add(claim, Answer(), self.retention, state="unknown")
+
     def finish(self, end: End, *, is_new: bool = True) -> None:
         """Tell Redis of *end*, which the database has committed whatever Redis says."""
         try:
-            self._end(end)
+            self.hashes.end(end)
         except (StoreUnavailable, StaleClaim) as error:
             if isinstance(error, StaleClaim) and not is_new:
                 raise
             logger.warning(_UNTOLD, end.claim.call.operation, end.state, exc_info=error)
             if isinstance(error, StoreUnavailable):
-                self._settle_later(end)
+                seconds = LEASES * (end.claim.lease or self.lease)
+                belated(self).add(end.claim, seconds, partial(self.hashes.end, end))
 
-    def _settle_later(self, end: End) -> None:
-        belated(self).add(end.claim, end.claim.lease or self.lease, partial(self._end, end))
+    def _prevent_later(self, claim: Claim) -> None:
+        """Free the key of *claim*, which Redis may have given to a caller who has gone."""
+        lease = claim.lease or self.lease
+        prevent = partial(self.hashes.prevent, claim, lease)
+        belated(self).add(claim, PHANTOM_LEASES * lease, prevent)
 
     def abandon(self, end: End) -> None:
         """Free the key of *end*, which was refused and rolled back."""
         self._free(end.claim)
 
-    def _end(self, end: End) -> None:
-        claim = end.claim
-        kept = FOR_EVER if end.state == "unknown" else milliseconds(end.retention)
-        words = claim_words(claim.call, claim.token, end.state)
-        words += answer_words(claim.attempt, end.answer)
-        # What Redis has lost is free already.
-        revives = end.state != "released"
-        if not self._write(claim.call, claim.token, "in_progress", kept, words, revives=revives):
-            raise StaleClaim
-
-    def _write(
-        self,
-        call: Call,
-        token: int,
-        state: State,
-        kept: int,
-        words: list[Word],
-        *,
-        revives: bool = True,
-    ) -> bool:
-        head: list[Word] = [token_word(token), state, _mark(), kept, int(revives)]
-        return bool(self.server.run(lua.SETTLE, [self._key(call)], [*head, *words]))
-
     def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
-        replies = self.server.run_each(
-            lua.RENEW, [([self._key(claim.call)], self._renewal(claim)) for claim in claims]
-        )
-        return [claim for claim, reply in zip(claims, replies, strict=True) if reply == 0]
-
-    def _renewal(self, claim: Claim) -> list[Word]:
-        lease = milliseconds(claim.lease or self.lease)
-        words = claim_words(claim.call, claim.token, "in_progress")
-        words += answer_words(claim.attempt, Answer())
-        return [token_word(claim.token), lease, lease + milliseconds(GRACE), *words]
+        return self.hashes.renew(claims)
 
     def look(self, call: Call) -> Seen | None:
         if self.completions is not None:
             kept = self.completions.look(call)
             if kept is not None and not kept.may_be_claimed(kept.fingerprint):
                 return kept
-        _, *found = self.server.run(lua.LOOK, [self._key(call)], [])
-        return None if found[0] is None else seen_from(found)
+        return self.hashes.look(call)
 
     def block(self, call: Call, seen: Seen) -> bool:
-        words: list[Word] = [token_word(seen.token), _mark()]
-        return bool(self.server.run(lua.BLOCK, [self._key(call)], words))
+        if self.completions is not None and self.completions.block(call, seen):
+            return True
+        blocked = self.hashes.block(call, seen)
+        if blocked:
+            self._note_unknown(call, seen)
+        return blocked
+
+    def decide(self, call: Call, seen: Seen, state: State, answer: Answer) -> bool:
+        decided = False
+        if self.completions is not None:
+            decided = self.completions.decide(call, seen, state, answer)
+        instead = replace(seen, state=state, answer=answer)
+        return self.hashes.put(call, seen, instead, self.retention) or decided
 
     @property
     def _open(self) -> list[Recorded]:
@@ -231,12 +205,5 @@ class RedisStore(BaseStore):
         found = check_memory(self.server, f"IDEMPOTENCY_STORES[{self.alias!r}]")
         return [*found, *(self.completions.check_service() if self.completions else [])]
 
-    def _key(self, call: Call) -> str:
-        return key_of(call, self.server.space)
-
 
 _UNTOLD = "%s ended (%s), but Redis does not know it."
-
-
-def _mark() -> bytes:
-    return secrets.token_bytes(8)

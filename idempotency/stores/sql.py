@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..clocks import Clock, Fragment
-from .base import Answer, Seen
+from .base import Answer, Seen, State
 
 SLACK = 3_600
 """Seconds by which `purge_after` lies behind, so that a completion within them need not move it."""
@@ -42,10 +42,10 @@ class Dialect(Clock):
         raise NotImplementedError
 
     def seen_columns(self) -> Fragment:
-        now, now_parameters = self.now()
+        kept, kept_parameters = self.seconds_until("expires_at")
         left, left_parameters = self.seconds_until("ends_at")
-        facts = f"state, token, attempts, fingerprint, expires_at <= {now}, {left}"
-        return f"{facts}, status, headers, body", [*now_parameters, *left_parameters]
+        facts = f"state, token, attempts, fingerprint, {kept}, {left}"
+        return f"{facts}, status, headers, body", [*kept_parameters, *left_parameters]
 
     def look(self, cursor: Any, record: Any, *, locking: str = "") -> Seen | None:
         columns, parameters = self.seen_columns()
@@ -74,14 +74,19 @@ class Dialect(Clock):
         return cast(int, cursor.rowcount)
 
 
+def held(record: Any, token: int, state: State) -> list[Fragment]:
+    """Give the conditions that *record* is still as it was seen."""
+    return [("id = %s", [record]), ("token = %s", [token]), (f"state = '{state}'", [])]
+
+
 def seen_from(row: Any) -> Seen:
-    state, token, attempts, fingerprint, expired, left, status, headers, body = row
+    state, token, attempts, fingerprint, kept, left, status, headers, body = row
     return Seen(
         state=state,
         token=token,
         attempt=attempts,
         fingerprint=fingerprint,
-        expired=bool(expired),
+        kept_for=None if kept is None else float(kept),
         lease_left=None if left is None else float(left),
         answer=Answer(
             status=status,
