@@ -23,6 +23,7 @@ from idempotency.locks.zookeeper.processes import end_all
 from idempotency.models import IdempotencyRecord, LockLease
 from idempotency.renewal import renewal
 from idempotency.scripts import Server
+from idempotency.stores import belated
 from tests import services
 from tests.services import NotStarted, ZooKeeper, do_without, running_zookeeper
 
@@ -97,6 +98,14 @@ def store_away(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], N
         settings.IDEMPOTENCY_STORES = {"default": {}}
 
     return take_away
+
+
+@pytest.fixture(autouse=True)
+def nothing_belated() -> Iterator[None]:
+    """Let no later test see how an end is told that the store of this one did not take."""
+    yield
+    for each in belated._belated.values():
+        each._ends.update(dict.fromkeys(each._ends, (int, 0.0)))
 
 
 @pytest.fixture
