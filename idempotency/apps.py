@@ -11,3 +11,6 @@ class IdempotencyConfig(AppConfig):
 
     def ready(self) -> None:
         from . import checks, lock_checks, view_checks  # noqa: F401 - they register them.
+        from .statistics import listening
+
+        listening.connect()

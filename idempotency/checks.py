@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from .conf import settings
+from .conf import STATISTICS, settings
 from .stores import build_store
 
 MIDDLEWARE = "idempotency.middleware.IdempotencyMiddleware"
@@ -51,6 +51,16 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _is_statistics(value: object) -> bool:
+    if isinstance(value, bool):
+        return True
+    if not isinstance(value, Mapping) or not value.keys() <= STATISTICS.keys():
+        return False
+    using, interval, calls = ({**STATISTICS, **value}[name] for name in STATISTICS)
+    is_interval = isinstance(interval, int | float) and not isinstance(interval, bool)
+    return using in connections and is_interval and 0 < interval <= 3_600 and _is_size(calls)
+
+
 _RULES: list[tuple[str, str, str, Any]] = [
     ("HEADER", "E011", "the name of a header", lambda value: isinstance(value, str) and value),
     (
@@ -66,6 +76,13 @@ _RULES: list[tuple[str, str, str, Any]] = [
         "E015",
         "an address or None",
         lambda value: value is None or isinstance(value, str),
+    ),
+    (
+        "STATISTICS",
+        "E019",
+        "False, or a dict with the alias of a database as USING, seconds up to an hour as INTERVAL"
+        " and a number as CALLS_PER_RECORD, or some of them",
+        _is_statistics,
     ),
 ]
 

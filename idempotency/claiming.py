@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from .codecs import Codec
 from .exceptions import IdempotencyError, KeyInProgress, KeyReused, OutcomeUnknown
 from .keys import check_key, check_name, new_token
+from .outlines import differences
 from .policy import Policy
 from .stores import get_store
 from .stores.base import Bid, Call, Claim, Interrupted, Seen
@@ -25,6 +26,31 @@ class Outcome(Generic[Result]):
     replayed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An error of the work, on its way out of the transaction that keeps what is known of it."""
+
+    error: BaseException
+
+
+Found = Claim | Outcome[Result] | IdempotencyError
+"""What a call meets that looks for its claim."""
+
+Finished = Outcome[Result] | Raised
+"""What comes of its work."""
+
+
+def outcome_of(found: Found[Result] | Finished[Result] | None) -> Outcome[Result]:
+    """Give the outcome of a call; raise what it ended with instead."""
+    if isinstance(found, Outcome):
+        return found
+    if isinstance(found, Raised):
+        raise found.error
+    if isinstance(found, IdempotencyError):
+        raise found
+    raise AssertionError(f"{found!r} is not the end of a call.")
+
+
 class Claiming(Generic[Result]):
     """One call in search of its claim; the token stays the same however often it is tried."""
 
@@ -37,6 +63,13 @@ class Claiming(Generic[Result]):
         self.retention = policy.retention or self.store.retention
         self.token = new_token()
         self.is_unconfirmed = False
+        self.claimed: Claim | None = None
+        self.seen: Seen | None = None
+
+    @property
+    def differences(self) -> tuple[str, ...] | None:
+        """Where the input differs from that of the record that was seen; None if unknown."""
+        return None if self.seen is None else differences(self.seen.outline, self.call.outline)
 
     def peek(self) -> Outcome[Result] | IdempotencyError | None:
         """Give what a look before any claim decides already, where such a look is cheap."""
@@ -45,7 +78,7 @@ class Claiming(Generic[Result]):
             return None
         return self._read(seen)
 
-    def claim(self, lease: float | None) -> Claim | Outcome[Result] | IdempotencyError:
+    def claim(self, lease: float | None) -> Found[Result]:
         """Give the claim, the outcome to replay, or the error that tells why there is neither."""
         try:
             found = self.store.claim(self.call, self._bid(lease))
@@ -54,7 +87,10 @@ class Claiming(Generic[Result]):
             raise
         if found is None:
             return KeyInProgress(retry_after=1)
-        return self._read(found) if isinstance(found, Seen) else found
+        if isinstance(found, Seen):
+            return self._read(found)
+        self.claimed = found
+        return found
 
     def _bid(self, lease: float | None) -> Bid:
         take_over = self.policy.on_crash == "retry"
@@ -66,6 +102,7 @@ class Claiming(Generic[Result]):
 
     def _read(self, seen: Seen) -> Outcome[Result] | IdempotencyError:
         """Give what a record means for this call: the one place where inputs are compared."""
+        self.seen = seen
         if not seen.matches(self.call.fingerprint):
             return KeyReused()
         if seen.state == "completed":
@@ -83,8 +120,10 @@ class Claiming(Generic[Result]):
         return blocked
 
 
-def make_call(scope: str, operation: str, key: str, fingerprint: str | None) -> Call:
+def make_call(
+    scope: str, operation: str, key: str, fingerprint: str | None, outline: str = ""
+) -> Call:
     """Give a call whose parts every store can keep; raise `KeyInvalid` or `ValueError` if not."""
     check_name(scope, "scope")
     check_name(operation, "operation")
-    return Call(scope, operation, check_key(key), fingerprint or "")
+    return Call(scope, operation, check_key(key), fingerprint or "", outline)

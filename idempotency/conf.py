@@ -22,6 +22,14 @@ LOCK = {
 }
 """What a lock backend has that its settings leave out; durations are seconds."""
 
+STATISTICS = {"USING": "default", "INTERVAL": 5, "CALLS_PER_RECORD": 100}
+"""
+What `IDEMPOTENCY_STATISTICS` leaves out.
+
+Keys: the alias of the database that keeps them, seconds between two writes, and how many calls are
+logged for each record.
+"""
+
 
 class Settings:
     """Give each `IDEMPOTENCY_…` setting of the project, or its default."""
@@ -45,6 +53,7 @@ class Settings:
         "X-RateLimit-Reset",
     )
     DOCS_URL: str | None = None
+    STATISTICS: Mapping[str, Any] | bool = {}
 
     def __getattribute__(self, name: str) -> Any:
         default = object.__getattribute__(self, name)

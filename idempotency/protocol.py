@@ -7,17 +7,17 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from .claiming import Claiming, Outcome, make_call
+from .claiming import Claiming, Finished, Found, Outcome, Raised, make_call, outcome_of
 from .claims import running
 from .codecs import Codec, JsonCodec, Verdict
 from .exceptions import IdempotencyError, StaleClaim, StoreUnavailable
 from .patience import Patience
 from .policy import Policy
 from .renewal import Holding, renewal
+from .reporting import Report
 from .settling import Settling
 from .stores.base import Answer, Call, Claim, Unconfirmed
 from .waiting import finish_in_thread, to_its_end
@@ -31,17 +31,6 @@ TRIES = 3
 """How often a claim is tried that a deadlock or a lost connection interrupts."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Raised:
-    """An error of the work, on its way out of the transaction that keeps what is known of it."""
-
-    error: BaseException
-
-
-_Found = Claim | Outcome[Result] | IdempotencyError
-_Finished = Outcome[Result] | _Raised
-
-
 class Run(Generic[Result]):
     """One call on its way through the protocol."""
 
@@ -53,9 +42,18 @@ class Run(Generic[Result]):
         self.settling = Settling(self.store, policy, codec, self.claiming.retention)
         self.has_started = False
         self.has_worked = False
+        self.is_unprotected = False
+        self.report = Report(self)
 
     def execute(self, work: Callable[[], Result]) -> Outcome[Result]:
         """Give the outcome of *work*, which runs unless another call's outcome is known."""
+        return self.report.told(lambda: self._execute(work))
+
+    async def aexecute(self, work: Callable[[], Awaitable[Result]]) -> Outcome[Result]:
+        """Do what `execute` does, with a lease."""
+        return await self.report.atold(self._aexecute(work))
+
+    def _execute(self, work: Callable[[], Result]) -> Outcome[Result]:
         attempt = self._atomic if self.policy.mode_for(self.store) == "atomic" else self._leased
         patience = Patience(self.policy.wait, 1 if self.store.in_transaction else TRIES)
         while True:
@@ -68,8 +66,7 @@ class Run(Generic[Result]):
                     raise
             time.sleep(patience.pause())
 
-    async def aexecute(self, work: Callable[[], Awaitable[Result]]) -> Outcome[Result]:
-        """Do what `execute` does, with a lease."""
+    async def _aexecute(self, work: Callable[[], Awaitable[Result]]) -> Outcome[Result]:
         patience = Patience(self.policy.wait, TRIES)
         while True:
             try:
@@ -88,13 +85,14 @@ class Run(Generic[Result]):
         if self.policy.on_store_error == "refuse":
             return False
         logger.error("%s runs unprotected.", self.call.operation, exc_info=error)
+        self.is_unprotected = True
         return True
 
     def _atomic(self, work: Callable[[], Result]) -> Outcome[Result]:
-        found: _Found[Result] | None = self.claiming.peek()
+        found: Found[Result] | None = self.claiming.peek()
         if found is not None:
-            return _outcome(found)
-        finished: _Finished[Result] | None = None
+            return outcome_of(found)
+        finished: Finished[Result] | None = None
         try:
             with self.store.transaction():
                 found = self.claiming.claim(lease=None)
@@ -103,16 +101,17 @@ class Run(Generic[Result]):
         except Unconfirmed:
             if isinstance(found, Claim) and not self.settling.was_settled(found):
                 raise
-        return _outcome(finished or found)
+        return outcome_of(finished or found)
 
     def _leased(self, work: Callable[[], Result]) -> Outcome[Result]:
         found = self._claim_with_lease()
-        return _outcome(self._finish(found, work) if isinstance(found, Claim) else found)
+        return outcome_of(self._finish(found, work) if isinstance(found, Claim) else found)
 
     async def _aleased(self, work: Callable[[], Awaitable[Result]]) -> Outcome[Result]:
         found = await finish_in_thread(self._claim_with_lease)
         if not isinstance(found, Claim):
-            return _outcome(found)
+            return outcome_of(found)
+        self.report.claimed(found)
         with self._started(found):  # The thread that writes the end may be busy for long.
             try:
                 result = await work()
@@ -123,11 +122,12 @@ class Run(Generic[Result]):
             await finish_in_thread(partial(self.settling.settle_after, found, verdict, answer))
         return Outcome(result, replayed=False)
 
-    def _claim_with_lease(self) -> _Found[Result]:
+    def _claim_with_lease(self) -> Found[Result]:
         return self.claiming.peek() or self.claiming.claim(self.claiming.lease)
 
-    def _finish(self, claim: Claim, work: Callable[[], Result]) -> _Finished[Result]:
+    def _finish(self, claim: Claim, work: Callable[[], Result]) -> Finished[Result]:
         """Run the work, and settle in the transaction of its effects or, if undone, after it."""
+        self.report.claimed(claim)
         try:
             with self._effects(claim):
                 with self._started(claim):
@@ -147,7 +147,7 @@ class Run(Generic[Result]):
             if self._dies_with_its_effects(claim):
                 raise
             self._end_with(claim, error)
-            return _Raised(error)
+            return Raised(error)
         if verdict is Verdict.FAIL and not self._dies_with_its_effects(claim):
             self.settling.settle_after(claim, verdict, answer)
         return Outcome(result, replayed=False)
@@ -191,16 +191,6 @@ class Run(Generic[Result]):
         if claim.lease is None:
             return nullcontext()
         return renewal.holding(self.store, claim, claim.lease)
-
-
-def _outcome(found: _Found[Result] | _Finished[Result] | None) -> Outcome[Result]:
-    if isinstance(found, Outcome):
-        return found
-    if isinstance(found, _Raised):
-        raise found.error
-    if isinstance(found, IdempotencyError):
-        raise found
-    raise AssertionError(f"{found!r} is not the end of a call.")
 
 
 def run_once(

@@ -1,15 +1,17 @@
-"""Deletes records whose retention is over, and locks long left, a bounded number at a time."""
+"""Deletes what is over, a bounded number at a time: records, locks long left, old statistics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
 from .models import IdempotencyRecord, LockLease
+from .statistics.rolling import outdated, roll_up
 from .stores.dialects import clock
 
 GRACE = 86_400
@@ -49,6 +51,17 @@ def purge(using: str, *, batch_size: int = 1_000, grace: float = GRACE) -> Itera
 def purge_locks(using: str, *, batch_size: int = 1_000) -> Iterator[int]:
     """Do what `purge` does, for the `purgeable_locks`; there is no index, and few of them."""
     return _purge(using, lambda: purgeable_locks(using), batch_size)
+
+
+def purge_statistics(using: str, *, batch_size: int = 1_000) -> Iterator[int]:
+    """Sum up old statistics, and delete those and the log entries that are older still."""
+    yield from roll_up(using)
+    for rows in outdated(using):
+        yield from _purge(using, partial(_same, rows), batch_size)
+
+
+def _same(rows: QuerySet[Any]) -> QuerySet[Any]:
+    return rows.all()  # A queryset keeps what it has read once.
 
 
 def _purge(using: str, find: Callable[[], QuerySet[Any]], batch_size: int) -> Iterator[int]:

@@ -34,6 +34,9 @@ class Settling(Generic[Result]):
         self.policy = policy
         self.codec = codec
         self.retention = retention
+        self.ended_as: State | None = None
+        """What the claim was ended as, unless that was undone with its effects."""
+        self.was_lost = False
 
     def judge(self, result: Result) -> tuple[Verdict, Answer]:
         """Give what becomes of *result*, and what is kept of it."""
@@ -45,7 +48,8 @@ class Settling(Generic[Result]):
 
     def settle(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
         """End *claim* in the transaction of its effects; raise `StaleClaim` if it was lost."""
-        self.store.settle(claim, self._state(verdict), answer, self.retention)
+        self.ended_as = self._state(verdict)
+        self.store.settle(claim, self.ended_as, answer, self.retention)
 
     def settle_after(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
         """End *claim* once its effects cannot be changed any more, whatever the connection does."""
@@ -57,7 +61,8 @@ class Settling(Generic[Result]):
                 failure = error
                 if time.monotonic() > deadline and not isinstance(error, StaleClaim):
                     break
-                if self.was_settled(claim):
+                if state := self._settled_as(claim):
+                    self.ended_as = state
                     return None
                 if isinstance(error, StaleClaim):
                     raise
@@ -79,6 +84,7 @@ class Settling(Generic[Result]):
         """Free the key of *claim*, whose effects *error* undid after its work was done."""
         is_crash = isinstance(error, Unconfirmed) and not self.store.undoes_effects
         if is_crash and self.policy.on_crash == "block":
+            self.ended_as = "unknown"
             with suppress(StoreUnavailable, StaleClaim):  # It is found out when the lease is over.
                 self.store.settle(claim, "unknown", Answer(), self.retention)
         elif not isinstance(error, StaleClaim):
@@ -88,15 +94,21 @@ class Settling(Generic[Result]):
         try:
             self.settle_after(claim, verdict, answer)
         except StaleClaim:
+            self.was_lost = True
             logger.warning("%s lost its claim, and then failed.", claim.call.operation)
 
     def was_settled(self, claim: Claim) -> bool:
         """Look whether the end of *claim* was committed, when nothing confirmed it."""
+        return self._settled_as(claim) is not None
+
+    def _settled_as(self, claim: Claim) -> State | None:
         try:
             seen = self.store.look(claim.call)
         except StoreUnavailable:
-            return False
-        return seen is not None and seen.token == claim.token and seen.state != "in_progress"
+            return None
+        if seen is None or seen.token != claim.token or seen.state == "in_progress":
+            return None
+        return seen.state
 
     def _state(self, verdict: Verdict) -> State:
         if verdict is Verdict.KEEP:

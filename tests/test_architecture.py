@@ -15,8 +15,8 @@ MODULES = {
 }
 
 LAYERS = [
-    {"exceptions", "conf", "canonical"},
-    {"keys", "fingerprints", "fields", "backends", "waiting", "uptime"},
+    {"exceptions", "conf", "canonical", "signals"},
+    {"keys", "fingerprints", "outlines", "fields", "backends", "waiting", "uptime"},
     {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
     {"inserts", "optimistic", "redis_checks", "tables"},
     {"pessimistic"},
@@ -26,15 +26,20 @@ LAYERS = [
     {"stores", "locks"},
     {"policy", "codecs"},
     {"claims", "claiming", "settling", "patience"},
+    {"reporting"},
     {"protocol"},
     {"http"},
     {"decorators", "middleware", "conditional", "locking"},
+    {"statistics", "contrib"},
     {"checks", "lock_checks", "view_checks", "purge", "admin"},
     {"management", "testing", "apps"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 
-HTTP = ("http", "decorators", "middleware", "conditional", "locking", "view_checks", "admin")
+HTTP = (
+    *("http", "decorators", "middleware", "conditional", "locking", "contrib"),
+    *("view_checks", "admin"),
+)
 MOST_LINES = 250
 
 

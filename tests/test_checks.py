@@ -62,6 +62,13 @@ def test_project_of_the_tests_has_nothing_wrong():
         ("DROP_HEADERS", "Date", "E014"),
         ("DROP_HEADERS", [1], "E014"),
         ("DOCS_URL", 7, "E015"),
+        ("STATISTICS", None, "E019"),
+        ("STATISTICS", {"using": "default"}, "E019"),
+        ("STATISTICS", {"USING": "elsewhere"}, "E019"),
+        ("STATISTICS", {"INTERVAL": 0}, "E019"),
+        ("STATISTICS", {"INTERVAL": "5"}, "E019"),
+        ("STATISTICS", {"INTERVAL": True}, "E019"),
+        ("STATISTICS", {"CALLS_PER_RECORD": -1}, "E019"),
         ("SCOPE", "no.such.function", "E016"),
         ("SCOPE", "nodots", "E016"),
         ("SCOPE", "tests.conftest.KEY", "E016"),
@@ -85,6 +92,9 @@ def test_wrong_setting_is_told(settings, name, value, id):
         ("DROP_HEADERS", ()),
         ("DOCS_URL", "https://shop.example/"),
         ("SCOPE", "tests.test_http.tenant"),
+        ("STATISTICS", False),
+        ("STATISTICS", True),
+        ("STATISTICS", {"USING": "other", "INTERVAL": 0.5, "CALLS_PER_RECORD": 0}),
     ],
 )
 def test_right_setting_is_not_told(settings, name, value):

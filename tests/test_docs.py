@@ -46,7 +46,7 @@ from idempotency import (
     lock_checks,
     transitions,
 )
-from idempotency.conf import LOCK, STORE
+from idempotency.conf import LOCK, STATISTICS, STORE
 from idempotency.conf import Settings as OurSettings
 from idempotency.exceptions import IdempotencyError
 from idempotency.http.problems import PROBLEMS, TYPE, problem_response
@@ -843,7 +843,7 @@ def test_the_reference_has_all_settings_with_their_defaults() -> None:
 
     assert shown.keys() == wanted.keys()
     assert {name: ast.literal_eval(value) for name, value in shown.items()} == wanted
-    for setting, defaults in (("STORES", STORE), ("LOCKS", LOCK)):
+    for setting, defaults in (("STORES", STORE), ("LOCKS", LOCK), ("STATISTICS", STATISTICS)):
         _, _, about = text.partition(f"{{confval}} IDEMPOTENCY_{setting}\n")
         members = {cells[0]: cells[1] for cells in rows(about.split("{confval}")[0], columns=3)}
         assert {name: ast.literal_eval(members[name]) for name in defaults} == defaults

@@ -20,10 +20,11 @@ from ..exceptions import IdempotencyError
 from ..fingerprints import check_pointer, fingerprint
 from ..policy import Policy
 from ..protocol import Run, make_call
+from ..signals import CallEvent, announce
 from ..stores.base import Call
 from ..stores.reaching import Transaction, refuse_broken
-from .problems import problem_response
-from .requests import Scope, fingerprint_of, key_of, operation_of, scope_of
+from .problems import problem_response, status_of
+from .requests import Scope, input_of, key_of, operation_of, request_id_of, scope_of
 from .responses import Final, ResponseCodec
 
 logger = logging.getLogger("idempotency")
@@ -83,14 +84,14 @@ class Endpoint:
     def serve(self, request: HttpRequest, respond: Respond) -> HttpResponseBase:
         """Answer *request* with *respond*, its replay, or a problem."""
         try:
-            call = self._call(request)
+            call = self._call_or_refusal(request)
             if call is None:
                 with ExitStack() as stack:
                     for alias in self._atomic_requests():
                         stack.enter_context(transaction.atomic(using=alias))
                     return respond()
             codec = ResponseCodec(self.final, buffer=self.buffer)
-            run = Run(call, self.policy, codec)
+            run = self._run(request, call, codec)
             with _marked(request, call.key) as mark:
                 outcome = run.execute(lambda: self._respond(request, codec, respond, run))
                 mark.replayed = outcome.replayed
@@ -101,17 +102,37 @@ class Endpoint:
     async def aserve(self, request: HttpRequest, respond: ARespond) -> HttpResponseBase:
         """Do what `serve` does, for an asynchronous view."""
         try:
-            call = await sync_to_async(self._call)(request)
+            call = await sync_to_async(self._call_or_refusal)(request)
             if call is None:
                 return await respond()
             codec = ResponseCodec(self.final, buffer=self.buffer)
-            run = Run(call, self.policy, codec)
+            run = self._run(request, call, codec)
             with _marked(request, call.key) as mark:
-                outcome = await run.aexecute(lambda: self._arespond(request, codec, respond))
+                outcome = await run.aexecute(lambda: self._arespond(request, codec, respond, run))
                 mark.replayed = outcome.replayed
             return outcome.result
         except IdempotencyError as error:
             return problem_response(error)
+
+    def _run(self, request: HttpRequest, call: Call, codec: ResponseCodec) -> Run[HttpResponseBase]:
+        run = Run(call, self.policy, codec)
+        run.report.request_id = request_id_of(request)
+        run.report.status_of = status_of
+        return run
+
+    def _call_or_refusal(self, request: HttpRequest) -> Call | None:
+        try:
+            return self._call(request)
+        except IdempotencyError as error:
+            announce(
+                CallEvent(
+                    operation=operation_of(request, self.view_name),
+                    outcome="refused",
+                    status=status_of(error),
+                    request_id=request_id_of(request),
+                )
+            )
+            raise
 
     def _call(self, request: HttpRequest) -> Call | None:
         """Give the call to protect, or None if it needs no protection or has some already."""
@@ -124,7 +145,8 @@ class Endpoint:
         scope = scope_of(request, self.scope, key)
         operation = operation_of(request, self.view_name)
         if self.fingerprint is None:
-            return make_call(scope, operation, key, fingerprint_of(request, self.ignore))
+            given = input_of(request, self.ignore)
+            return make_call(scope, operation, key, given.fingerprint, given.outline)
         own = fingerprint((request.method, request.path, self.fingerprint(request)))
         return make_call(scope, operation, key, own)
 
@@ -150,6 +172,7 @@ class Endpoint:
                         stack.enter_context(Transaction(alias))
                         transaction.on_commit(partial(committed.add, alias), using=alias)
                 response = self._response(request, codec, respond)
+                run.report.status = response.status_code
                 run.has_worked = True
                 self._confirm(codec, response, aliases, run)
         except Exception:
@@ -187,12 +210,14 @@ class Endpoint:
                 claim.assert_held()
 
     async def _arespond(
-        self, request: HttpRequest, codec: ResponseCodec, respond: ARespond
+        self, request: HttpRequest, codec: ResponseCodec, respond: ARespond, run: Run[Any]
     ) -> HttpResponseBase:
         try:
-            return await codec.aprepare(await respond())
+            response = await codec.aprepare(await respond())
         except Exception as error:
             if self.policy.on_error != "store":
                 raise
             codec.has_failed = True
-            return await sync_to_async(response_for_exception)(request, error)
+            response = await sync_to_async(response_for_exception)(request, error)
+        run.report.status = response.status_code
+        return response

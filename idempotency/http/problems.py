@@ -82,6 +82,14 @@ def problem_response(error: IdempotencyError) -> HttpResponse:
     return response
 
 
+def status_of(error: BaseException) -> int | None:
+    """Give the status that tells *error*, or None if it is none of ours."""
+    if getattr(error, "location", None):
+        return 303
+    known = (PROBLEMS[kind].status for kind in type(error).__mro__ if kind in PROBLEMS)
+    return next(known, None)
+
+
 def _cause_of(error: StoreUnavailable) -> str:
     """Give what the server said: its first line, as others quote a statement and so keys."""
     cause = error.__cause__ or error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -22,12 +23,16 @@ from ..conf import settings
 from ..exceptions import BodyInvalid, BodyTooLarge, KeyInvalid, KeyMissing
 from ..fingerprints import Part, fingerprint, form_pairs, json_value, multipart
 from ..keys import GUESSABLE_BELOW, parse_key
+from ..outlines import outline
 
 Scope = Callable[[HttpRequest], str]
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 WHEN_KEYED = frozenset({"PUT", "DELETE"})
 ANONYMOUS = "anonymous"
+OUTLINED = 65_536
+"""Bytes of the longest body that has an outline: it is read for that a second time."""
+
 _EMPTY_MULTIPART = re.compile(rb"\s*--[^\r\n]+--\s*")
 
 
@@ -92,25 +97,47 @@ def operation_of(request: HttpRequest, view_name: str) -> str:
     return f"{request.method} {match.view_name if match is not None else view_name}"
 
 
-def fingerprint_of(request: HttpRequest, ignore: Sequence[str]) -> str:
+def request_id_of(request: HttpRequest) -> str:
+    """Give what the client or a proxy calls this request, by which its logs find it again."""
+    given = request.META.get("HTTP_X_REQUEST_ID") or ""
+    return given[:64] if given.isascii() and given.isprintable() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What a request asks for: its fingerprint, and its outline."""
+
+    fingerprint: str
+    outline: str
+
+
+def input_of(request: HttpRequest, ignore: Sequence[str]) -> Input:
     """
-    Give the fingerprint of the request, whatever order its names have.
+    Give what the request asks for, whatever order its names have.
 
     Raises: `BodyInvalid`, `BodyTooLarge`.
     """
     media_type = (request.content_type or "").lower()
+    query = form_pairs(request.META.get("QUERY_STRING", ""))
     try:
-        return fingerprint(
-            (
-                request.method,
-                request.path,
-                form_pairs(request.META.get("QUERY_STRING", "")),
-                media_type,
-                _canonical_body(request, media_type, ignore),
-            )
-        )
+        body = _canonical_body(request, media_type, ignore)
+        compared = fingerprint((request.method, request.path, query, media_type, body))
     except RecursionError as error:
         raise BodyInvalid("The body is nested too deeply.") from error
+    if _length(request) > OUTLINED:
+        return Input(compared, "")
+    parts = {"path": request.path, "query": _grouped(query), "type": media_type}
+    return Input(compared, outline({**parts, "body": _grouped(body)}))
+
+
+def _grouped(value: Any) -> Any:
+    """Give the values of a form or query by their names, and anything else as it is."""
+    if not (isinstance(value, list) and value and all(isinstance(part, tuple) for part in value)):
+        return value
+    names: dict[str, list[Any]] = {}
+    for name, *rest in value:
+        names.setdefault(name, []).append(rest)
+    return {name: tuple(values) for name, values in names.items()}
 
 
 def _canonical_body(request: HttpRequest, media_type: str, ignore: Sequence[str]) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from asgiref.sync import iscoroutinefunction
 
 from ..backends import LONGEST, SHORTEST
-from ..exceptions import LockReentered, LockUnavailable, StaleLock
+from ..exceptions import IdempotencyError, LockReentered, LockUnavailable, StaleLock
 from ..renewal import renewal
 from . import context
 from .base import BaseLockBackend, Grant
 from .context import Place
+from .events import Life
 from .held import HeldLock, OnLost
 from .leaving import finish_leaving, is_unfinished, leave
 from .taking import Taking, in_thread, is_inside_sync_code
@@ -54,15 +56,28 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value <= LONGEST
 
 
+@contextmanager
+def _told(life: Life) -> Iterator[None]:
+    """Announce if a lock is refused in the block."""
+    try:
+        yield
+    except IdempotencyError as error:
+        life.refused(error)
+        raise
+
+
 class Entrance:
     """One name in one backend, for this context to enter and to leave."""
 
-    __slots__ = ("backend", "name", "place", "terms")
+    __slots__ = ("backend", "name", "place", "template", "terms")
 
-    def __init__(self, backend: BaseLockBackend, name: str, terms: Terms) -> None:
+    def __init__(
+        self, backend: BaseLockBackend, name: str, terms: Terms, template: str | None = None
+    ) -> None:
         self.backend = backend
         self.name = name
         self.terms = terms
+        self.template = template
         self.place: Place = (backend.place, name)
 
     def enter(self) -> HeldLock:
@@ -74,8 +89,9 @@ class Entrance:
         finish_leaving(self.place)
         held = self._again()
         if held is None:
-            taking = self._taking()
-            held = self._hold(taking, taking.take())
+            life, taking = self._life(), self._taking()
+            with _told(life):
+                held = self._hold(taking, taking.take(), life)
         return held
 
     async def aenter(self) -> HeldLock:
@@ -84,8 +100,9 @@ class Entrance:
             await self._in_thread(lambda: finish_leaving(self.place))
         held = self._again()
         if held is None:
-            taking = self._taking()
-            held = self._hold(taking, await taking.atake())
+            life, taking = self._life(), self._taking()
+            with _told(life):
+                held = self._hold(taking, await taking.atake(), life)
         return held
 
     def leave(self, held: HeldLock, *, failed: bool) -> None:
@@ -132,6 +149,9 @@ class Entrance:
             held.tell_also(self.terms.on_lost)
         return held
 
+    def _life(self) -> Life:
+        return Life(self.name, self.template, self.backend.alias)
+
     def _taking(self) -> Taking:
         lease = self.terms.lease
         if lease is None:
@@ -140,12 +160,13 @@ class Entrance:
             self.backend.check_lease(lease)
         return Taking(self.backend, self.name, self.terms.wait, lease)
 
-    def _hold(self, taking: Taking, grant: Grant) -> HeldLock:
+    def _hold(self, taking: Taking, grant: Grant, life: Life) -> HeldLock:
         try:
             held = HeldLock(
                 self.backend,
                 grant,
                 taking.started_at,
+                life,
                 renew=self.terms.renew,
                 on_lost=self.terms.on_lost,
             )
@@ -159,6 +180,7 @@ class Entrance:
                 retry_after=1,
             )
         context.remember(self.place, held)
+        life.taken(tries=taking.tries)
         return held
 
     def _forget(self, held: HeldLock) -> None:

@@ -14,6 +14,7 @@ from ..exceptions import IdempotencyError, StaleLock, StoreUnavailable
 from ..renewal import Holding, renewal
 from ..uptime import uptime
 from .base import BaseLockBackend, Grant
+from .events import Life
 
 logger = logging.getLogger("idempotency")
 OnLost = Callable[["HeldLock"], object]
@@ -35,6 +36,7 @@ class HeldLock:
         "_is_released",
         "_is_unsure",
         "_left_by",
+        "_life",
         "_mutex",
         "_pending",
         "_process",
@@ -46,12 +48,14 @@ class HeldLock:
         backend: BaseLockBackend,
         grant: Grant,
         started_at: float,
+        life: Life,
         *,
         renew: bool = True,
         on_lost: OnLost | None = None,
     ) -> None:
         self.backend = backend
         self._grant = grant
+        self._life = life
         self._mutex = threading.Lock()
         self._depth = 1
         self._is_released = False
@@ -205,6 +209,7 @@ class HeldLock:
         """Take note that the transaction has been undone which the lock lived with."""
         renewal.discard(self._holding)
         self._is_released = True
+        self._life.ended(freed=True)
 
     def _free(self) -> bool:
         renewal.discard(self._holding)
@@ -218,6 +223,7 @@ class HeldLock:
         # What was not held any more may have been freed by a try whose answer never came.
         freed = freed or (self._is_unsure and not self.lost)
         self._is_released = True
+        self._life.ended(freed=freed)
         return freed
 
 

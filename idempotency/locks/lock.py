@@ -76,7 +76,7 @@ class Lock:
 
     def _wrapped(self, function: Callable[..., Any], namer: Namer) -> Callable[..., Any]:
         def locked(*args: Any, **kwargs: Any) -> Any:
-            entrance = self._entrance(namer(*args, **kwargs))
+            entrance = self._entrance(namer(*args, **kwargs), self._template)
             try:
                 held = entrance.enter()
             except IdempotencyError as error:
@@ -96,7 +96,7 @@ class Lock:
 
     def _wrapped_async(self, function: Callable[..., Any], namer: Namer) -> Callable[..., Any]:
         async def locked(*args: Any, **kwargs: Any) -> Any:
-            entrance = self._entrance(namer(*args, **kwargs))
+            entrance = self._entrance(namer(*args, **kwargs), self._template)
             try:
                 held = await entrance.aenter()
             except IdempotencyError as error:
@@ -133,8 +133,12 @@ class Lock:
         """Give what a call gives that lost the lock, but came to its *result*."""
         raise error
 
-    def _entrance(self, name: str) -> Entrance:
-        return Entrance(get_backend(self.alias), name, self.terms)
+    def _entrance(self, name: str, template: str | None = None) -> Entrance:
+        return Entrance(get_backend(self.alias), name, self.terms, template)
+
+    @property
+    def _template(self) -> str | None:
+        return self.name if isinstance(self.name, str) else None
 
     def _entrance_of_block(self) -> Entrance:
         if self.on_locked != "raise":

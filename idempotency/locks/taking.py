@@ -49,6 +49,7 @@ class Taking:
         """When the try began that got the lock: the lease is counted from here."""
         self._mutex = threading.Lock()
         self._is_withdrawn = False
+        self.tries = 0
 
     def take(self) -> Grant:
         """
@@ -86,6 +87,7 @@ class Taking:
             if self._is_withdrawn:
                 raise LockUnavailable("Nobody waits for this lock any more.")
             self.started_at = uptime()
+            self.tries += 1
             return self.backend.acquire(self.ask)
 
     def _pause(self, busy: Busy, pauses: Pauses, deadline: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -34,6 +34,7 @@ class Call:
     operation: str
     key: str
     fingerprint: str = ""  # "" if inputs are not compared.
+    outline: str = field(default="", compare=False)  # Tells where inputs differ: see `outlines`.
     id: uuid.UUID = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,6 +69,7 @@ class Claim:
     token: int
     attempt: int
     lease: float | None  # Seconds; None if the claim lives as long as its transaction.
+    taken_over: bool = field(default=False, compare=False)  # From a call that seems to have died.
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Seen:
     kept_for: float | None = None  # Seconds until its retention is over, if the store tells.
     lease_left: float | None = None  # Seconds until its lease is over; None if it has no lease.
     answer: Answer = Answer()
+    outline: str = ""
 
     @property
     def is_free(self) -> bool:
@@ -189,6 +192,10 @@ class BaseStore(ABC):
     def is_rolling_back(self) -> bool:
         """Whether the innermost `transaction` will be undone."""
         return False
+
+    def when_committed(self, callback: Callable[[], object]) -> None:
+        """Call *callback* when the outermost transaction around a claim is committed."""
+        callback()
 
     def peek(self, call: Call) -> Seen | None:
         """Give what a look before the claim shows, where that is cheaper than a claim."""

@@ -6,9 +6,11 @@ from typing import Any
 
 from ..clocks import Fragment
 from ..exceptions import StaleClaim
+from . import rows
 from .base import Answer, Bid, Call, Claim, Seen, State
 from .database import DatabaseStore
 from .reaching import reach
+from .sql import never
 
 _IDENTITY = {"id", "scope", "operation", "key"}
 
@@ -27,10 +29,10 @@ class Completions(DatabaseStore):
         Raises: `StaleClaim` if another run was first.
         """
         row = {
-            **self._row(claim.call, Bid(claim.token, None, retention)),
-            **self._outcome(state, answer, retention),
+            **rows.claimed(self.dialect, claim.call, Bid(claim.token, None, retention)),
+            **rows.outcome(self.dialect, state, answer, retention),
             "attempts": ("%s", [claim.attempt]),
-            "purge_after": self.dialect.after(retention),
+            "purge_after": never() if state == "unknown" else self.dialect.after(retention),
         }
         reach(self.connection, lambda: self._add(claim, row))
 
@@ -51,7 +53,7 @@ class Completions(DatabaseStore):
 
     def _look(self, call: Call) -> Seen | None:
         with self.connection.cursor() as cursor:
-            return self.dialect.look_at_committed(cursor, self._stored_id(call))
+            return self.dialect.look_at_committed(cursor, rows.stored_id(self.dialect, call))
 
     def has(self, claim: Claim) -> bool:
         """Whether *claim* is the one that was recorded as completed."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -21,11 +20,12 @@ from ..exceptions import StaleClaim
 from ..keys import later_token
 from ..models import IdempotencyRecord
 from ..tables import check_table
+from . import rows
 from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
 from .dialects import dialect_of
 from .reaching import Transaction, begin, reach
 from .recent import Recent
-from .sql import SLACK, Dialect, held
+from .sql import Dialect, held, never
 
 REMEMBERED = 4_096
 """How many completed calls a process looks up at once, before it would open a transaction."""
@@ -84,7 +84,7 @@ class DatabaseStore(BaseStore):
 
     def _claim(self, call: Call, bid: Bid) -> Claim | Seen | None:
         with self.connection.cursor() as cursor:
-            found = self.dialect.claim(cursor, self._row(call, bid))
+            found = self.dialect.claim(cursor, rows.claimed(self.dialect, call, bid))
             seen = found.seen
             if found.made:
                 return Claim(call, bid.token, 1, bid.lease)
@@ -96,74 +96,41 @@ class DatabaseStore(BaseStore):
                 return seen
             return self._take_over(cursor, call, bid, seen)
 
-    def _row(self, call: Call, bid: Bid) -> dict[str, Fragment]:
-        return {
-            "id": ("%s", [self._stored_id(call)]),
-            "state": ("'in_progress'", []),
-            "token": ("%s", [bid.token]),
-            "attempts": ("1", []),
-            "scope": ("%s", [call.scope]),
-            "operation": ("%s", [call.operation]),
-            "key": ("%s", [call.key]),
-            "fingerprint": ("%s", [call.fingerprint]),
-            "created_at": self.dialect.now(),
-            "ends_at": self._after(bid.lease),
-            "purge_after": self.dialect.after(bid.retention + SLACK),
-        }
-
     def _take_over(self, cursor: Any, call: Call, bid: Bid, seen: Seen) -> Claim | None:
         token = bid.token if bid.token > seen.token else later_token(seen.token)
-        row = self._row(call, replace(bid, token=token))
+        row = rows.claimed(self.dialect, call, replace(bid, token=token))
         attempt = 1 if seen.state == "completed" else seen.attempt + 1
-        cleared = ("status", "headers", "body", "completed_at", "expires_at")
         changes: dict[str, Fragment] = {
-            **{column: row[column] for column in ("state", "token", "fingerprint", "ends_at")},
-            **{column: ("NULL", []) for column in cleared},
+            **{column: row[column] for column in rows.OF_CLAIM},
+            **{column: ("NULL", []) for column in rows.OF_OUTCOME},
             "attempts": ("%s", [attempt]),
-            "purge_after": self._latest("purge_after", row["purge_after"]),
+            "purge_after": rows.latest(self.dialect, row["purge_after"]),
         }
         if attempt == 1:
             changes["created_at"] = row["created_at"]
         taken = self.dialect.update(cursor, changes, self._as_seen(call, seen))
-        return Claim(call, token, attempt, bid.lease) if taken else None
+        from_dead = seen.state == "in_progress"
+        return Claim(call, token, attempt, bid.lease, taken_over=from_dead) if taken else None
 
     def _as_seen(self, call: Call, seen: Seen) -> list[Fragment]:
         """Give the conditions that the record may still be taken over."""
         now, parameters = self.dialect.now()
         conditions = self._held(call, seen.token, seen.state)
-        conditions.append(self.dialect.alone(self._stored_id(call)))
+        conditions.append(self.dialect.alone(rows.stored_id(self.dialect, call)))
         if seen.state == "in_progress":
             conditions.append((f"ends_at <= {now}", parameters))
         return conditions
 
     def settle(self, claim: Claim, state: State, answer: Answer, retention: float) -> None:
         running = self._held(claim.call, claim.token, "in_progress")
-        if not self._end(running, state, answer, retention):
+        if not self._write(rows.ended(self.dialect, state, answer, retention), running):
             raise StaleClaim
         if state == "completed":
             self._completed.add(claim.call.id)
 
     def decide(self, call: Call, seen: Seen, state: State, answer: Answer) -> bool:
-        as_seen = self._held(call, seen.token, seen.state)
-        return self._end(as_seen, state, answer, self.retention) == 1
-
-    def _end(self, where: list[Fragment], state: State, answer: Answer, retention: float) -> int:
-        changes = self._outcome(state, answer, retention)
-        changes["purge_after"] = self._latest("purge_after", changes["expires_at"])
-        return self._write(changes, where)
-
-    def _outcome(self, state: State, answer: Answer, retention: float) -> dict[str, Fragment]:
-        headers = None if answer.headers is None else json.dumps(answer.headers)
-        field = IdempotencyRecord._meta.get_field("body")
-        return {
-            "state": (f"'{state}'", []),
-            "status": ("%s", [answer.status]),
-            "headers": ("%s", [headers]),
-            "body": ("%s", [field.get_db_prep_value(answer.body, self.connection)]),
-            "completed_at": self.dialect.now(),
-            "ends_at": ("NULL", []),
-            "expires_at": self.dialect.after(retention),
-        }
+        changes = rows.ended(self.dialect, state, answer, self.retention, before=seen.state)
+        return self._write(changes, self._held(call, seen.token, seen.state)) == 1
 
     def renew(self, claims: Collection[Claim]) -> Collection[Claim]:
         lost: list[Claim] = []
@@ -175,14 +142,14 @@ class DatabaseStore(BaseStore):
         return lost
 
     def _renew(self, claims: list[Claim], lease: float) -> int:
-        ids = [self._stored_id(claim.call) for claim in claims]
+        ids = [rows.stored_id(self.dialect, claim.call) for claim in claims]
         marks = ", ".join(["%s"] * len(claims))
         conditions: list[Fragment] = [
             (f"id IN ({marks})", ids),
             (f"token IN ({marks})", [claim.token for claim in claims]),
             ("state = 'in_progress'", []),
         ]
-        return self._write({"ends_at": self._after(lease)}, conditions)
+        return self._write({"ends_at": rows.ends_at(self.dialect, lease)}, conditions)
 
     def _holds(self, claim: Claim) -> bool:
         seen = self.look(claim.call)
@@ -196,7 +163,7 @@ class DatabaseStore(BaseStore):
 
     def _look(self, call: Call) -> Seen | None:
         with self.connection.cursor() as cursor:
-            return self.dialect.look(cursor, self._stored_id(call))
+            return self.dialect.look(cursor, rows.stored_id(self.dialect, call))
 
     def peek(self, call: Call) -> Seen | None:
         # That a call was completed here is a hint where to look first; the database decides.
@@ -208,10 +175,13 @@ class DatabaseStore(BaseStore):
         conditions = self._held(call, seen.token, "in_progress")
         conditions.append((f"ends_at <= {now}", parameters))
         changes: dict[str, Fragment] = {"state": ("'unknown'", []), "ends_at": ("NULL", [])}
-        return self._write(changes, conditions) == 1
+        return self._write({**changes, "purge_after": never()}, conditions) == 1
 
     def transaction(self) -> Transaction:
         return Transaction(self.using)
+
+    def when_committed(self, callback: Callable[[], object]) -> None:
+        transaction.on_commit(callback, using=self.using)
 
     def roll_back(self) -> None:
         transaction.set_rollback(True, using=self.using)
@@ -229,17 +199,7 @@ class DatabaseStore(BaseStore):
         return check_table(f"IDEMPOTENCY_STORES[{self.alias!r}]", self.using, IdempotencyRecord)
 
     def _held(self, call: Call, token: int, state: State) -> list[Fragment]:
-        return held(self._stored_id(call), token, state)
-
-    def _latest(self, column: str, other: Fragment) -> Fragment:
-        sql, parameters = other
-        return self.dialect.latest(column, sql), parameters
-
-    def _after(self, lease: float | None) -> Fragment:
-        return ("NULL", []) if lease is None else self.dialect.after(lease)
-
-    def _stored_id(self, call: Call) -> Any:
-        return IdempotencyRecord._meta.pk.get_db_prep_value(call.id, self.connection)
+        return held(rows.stored_id(self.dialect, call), token, state)
 
     def _write(self, changes: dict[str, Fragment], conditions: list[Fragment]) -> int:
         def step() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from ..exceptions import StaleClaim, StoreUnavailable
 from ..keys import later_token
@@ -44,7 +45,7 @@ class Hashes:
                 on_untold(Claim(call, token, 1, bid.lease))
                 raise
             if verdict == b"claimed":
-                return Claim(call, token, int(found[0]), bid.lease)
+                return Claim(call, token, int(found[0]), bid.lease, taken_over=bool(int(found[1])))
             if verdict == b"seen":
                 return seen_from(found)
             token = later_token(int(found[0]))
@@ -69,7 +70,8 @@ class Hashes:
     def put(self, call: Call, found: Claim | Seen, instead: Seen, retention: float) -> bool:
         """Write *instead* over the record that was *found*; tell if it was still there."""
         state = found.state if isinstance(found, Seen) else "in_progress"
-        words = claim_words(call, instead.token, instead.state, instead.fingerprint)
+        known = replace(call, fingerprint=instead.fingerprint, outline=instead.outline)
+        words = claim_words(known, instead.token, instead.state)
         words += answer_words(instead.attempt, instead.answer)
         kept = _kept(instead.state, retention)
         return self._write(call, found.token, state, kept, words, revives=True)

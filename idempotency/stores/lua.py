@@ -26,10 +26,10 @@ end
 
 _SEEN = """
 local seen = redis.call('HMGET', KEYS[1], 'state', 'token', 'attempt', 'fingerprint', 'ends_at',
-    'status', 'headers', 'body', 'mark')
+    'status', 'headers', 'body', 'outline', 'mark')
 local left = seen[5] and string.format('%.0f', seen[5] - now)
 local function show(verdict)
-    return {verdict, seen[1], seen[2], seen[3], seen[4], left, seen[6], seen[7], seen[8]}
+    return {verdict, seen[1], seen[2], seen[3], seen[4], left, unpack(seen, 6, 9)}
 end
 """
 
@@ -39,13 +39,14 @@ CLAIM = Script(
     + """
 local token, mark, lease, kept, fingerprint, take_over, unconfirmed = unpack(ARGV, 1, 7)
 local attempt = 1
+local abandoned = false
 if seen[1] then
     local running = seen[1] == 'in_progress'
-    if running and seen[2] == token and (seen[9] == mark or unconfirmed == '1') then
-        return {'claimed', seen[3]}
+    if running and seen[2] == token and (seen[10] == mark or unconfirmed == '1') then
+        return {'claimed', seen[3], 0}
     end
     local same = seen[4] == fingerprint or seen[4] == '' or fingerprint == ''
-    local abandoned = running and tonumber(left) <= 0
+    abandoned = running and tonumber(left) <= 0
     if not (seen[1] == 'released' or (abandoned and same and take_over == '1')) then
         return show('seen')
     end
@@ -58,7 +59,7 @@ redis.call('HSET', KEYS[1], 'attempt', attempt, 'mark', mark, 'ends_at', ends_af
     unpack(ARGV, 8))
 redis.call('HDEL', KEYS[1], 'status', 'headers', 'body')
 keep(kept)
-return {'claimed', attempt}
+return {'claimed', attempt, abandoned and 1 or 0}
 """
 )
 """

@@ -124,8 +124,9 @@ class RedisStore(BaseStore):
         """Let the database have an outcome that is unknown to Redis, or the next call does it."""
         if self.completions is None:
             return
-        known = found.fingerprint if isinstance(found, Seen) else call.fingerprint
-        claim = Claim(replace(call, fingerprint=known), found.token, found.attempt, None)
+        if isinstance(found, Seen):
+            call = replace(call, fingerprint=found.fingerprint, outline=found.outline)
+        claim = Claim(call, found.token, found.attempt, None)
         with suppress(StoreUnavailable, StaleClaim), self.completions.transaction():
             self.completions.add(claim, Answer(), self.retention, state="unknown")
 

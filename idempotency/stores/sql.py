@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..clocks import Clock, Fragment
 from .base import Answer, Seen, State
+
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+"""An unknown outcome has a `purge_after` that is later, so that the index of that finds it."""
 
 SLACK = 3_600
 """Seconds by which `purge_after` lies behind, so that a completion within them need not move it."""
@@ -45,7 +49,7 @@ class Dialect(Clock):
         kept, kept_parameters = self.seconds_until("expires_at")
         left, left_parameters = self.seconds_until("ends_at")
         facts = f"state, token, attempts, fingerprint, {kept}, {left}"
-        return f"{facts}, status, headers, body", [*kept_parameters, *left_parameters]
+        return f"{facts}, status, headers, body, outline", [*kept_parameters, *left_parameters]
 
     def look(self, cursor: Any, record: Any, *, locking: str = "") -> Seen | None:
         columns, parameters = self.seen_columns()
@@ -74,13 +78,18 @@ class Dialect(Clock):
         return cast(int, cursor.rowcount)
 
 
+def never() -> Fragment:
+    """Give an instant after `NEVER`, in whatever zone a database takes it."""
+    return "'9999-12-01 00:00:00'", []
+
+
 def held(record: Any, token: int, state: State) -> list[Fragment]:
     """Give the conditions that *record* is still as it was seen."""
     return [("id = %s", [record]), ("token = %s", [token]), (f"state = '{state}'", [])]
 
 
 def seen_from(row: Any) -> Seen:
-    state, token, attempts, fingerprint, kept, left, status, headers, body = row
+    state, token, attempts, fingerprint, kept, left, status, headers, body, outline = row
     return Seen(
         state=state,
         token=token,
@@ -93,4 +102,5 @@ def seen_from(row: Any) -> Seen:
             headers=None if headers is None else json.loads(headers),
             body=None if body is None else bytes(body),
         ),
+        outline=outline,
     )

@@ -24,10 +24,10 @@ def token_word(token: int) -> str:
     return f"{token:019d}"
 
 
-def claim_words(call: Call, token: int, state: State, fingerprint: str | None = None) -> list[Word]:
+def claim_words(call: Call, token: int, state: State) -> list[Word]:
     """Give the fields that every record has, each name before its value."""
-    known = call.fingerprint if fingerprint is None else fingerprint
-    words: list[Word] = ["state", state, "token", token_word(token), "fingerprint", known]
+    words: list[Word] = ["state", state, "token", token_word(token)]
+    words += ["fingerprint", call.fingerprint, "outline", call.outline]
     return [*words, "scope", call.scope, "operation", call.operation, "key", call.key]
 
 
@@ -41,7 +41,7 @@ def answer_words(attempt: int, answer: Answer) -> list[Word]:
 
 def seen_from(found: Sequence[bytes | None]) -> Seen:
     """Read what a script showed of a record that is there."""
-    state, token, attempt, fingerprint, left, status, headers, body = found
+    state, token, attempt, fingerprint, left, status, headers, body, outline = found
     return Seen(
         state=cast(State, _text(state)),
         token=int(_text(token)),
@@ -53,6 +53,7 @@ def seen_from(found: Sequence[bytes | None]) -> Seen:
             headers=None if headers is None else json.loads(headers),
             body=body,
         ),
+        outline=_text(outline),
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import django_fsm
 from django.db import transaction
 from django_fsm.signals import post_transition, pre_transition
 
+from ..exceptions import StaleObject, TransitionConflict
 from ..rollbacks import on_rollback
+from ..signals import RowEvent, announce
 from .journal import write_log
 from .memory import Snapshot, Values, values_of
 from .outcomes import TransitionOutcome, guard_failed
@@ -48,13 +51,29 @@ class Run:
                 on_rollback(self._restore, self.step.using)
                 outcome = self._take()
                 inside = False
-        except BaseException:
+        except BaseException as error:
             if inside:  # Else it is the COMMIT that failed, or a hook after it.
                 self.before.restore(self.step.instance)
+            self._tell_error(error)
             raise
+        self._tell(outcome)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def _tell_error(self, error: BaseException) -> None:
+        if isinstance(error, TransitionConflict):
+            announce(RowEvent(name=self.step.label, outcome="conflict"))
+        elif isinstance(error, StaleObject):
+            announce(RowEvent(name=self.step.model._meta.label_lower, outcome="stale"))
+
+    def _tell(self, outcome: TransitionOutcome | Exception) -> None:
+        """Announce what came of it; a move counts once it is committed."""
+        if isinstance(outcome, TransitionOutcome) and outcome.repeated:
+            announce(RowEvent(name=self.step.label, outcome="repeated"))
+            return
+        moved = RowEvent(name=self.step.label, outcome="moved")
+        transaction.on_commit(partial(announce, moved), using=self.step.using, robust=True)
 
     def _restore(self) -> None:
         self.before.restore(self.step.instance, self.left)

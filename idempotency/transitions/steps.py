@@ -50,6 +50,11 @@ class Step:
         return self.method.__name__
 
     @property
+    def label(self) -> str:
+        """The model and the transition, such as "orders.order.pay"."""
+        return f"{self.model._meta.label_lower}.{self.name}"
+
+    @property
     def sources(self) -> tuple[Any, ...]:
         """The states from which the transition leads; "*" is any, "+" any but the target."""
         return tuple(self.meta.transitions)

@@ -1,4 +1,4 @@
-"""Deletes idempotency records whose retention is over, and locks long left."""
+"""Deletes idempotency records whose retention is over, locks long left, and old statistics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.db import DEFAULT_DB_ALIAS
 
-from ...purge import GRACE, purge, purge_locks, purgeable, purgeable_locks
+from ...purge import (
+    GRACE,
+    purge,
+    purge_locks,
+    purge_statistics,
+    purgeable,
+    purgeable_locks,
+)
+from ...statistics.rolling import outdated
 from ..progress import Progress
 
 
@@ -20,8 +28,9 @@ def positive(text: str) -> int:
 
 class Command(BaseCommand):
     help = (
-        "Delete idempotency records whose retention is over, and locks that nobody has held for a"
-        " day. Safe to run while calls are served, twice at once, and to stop at any point."
+        "Delete idempotency records whose retention is over, locks that nobody has held for a day,"
+        " and sum up old statistics. Safe to run while calls are served, twice at once, and to"
+        " stop at any point."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -43,6 +52,7 @@ class Command(BaseCommand):
         if options["dry_run"]:
             self.stdout.write(f"{total} records would be deleted.")
             self._tell_locks(purgeable_locks(using).count(), "would be deleted")
+            self._tell_old(sum(rows.count() for rows in outdated(using)), "would be deleted")
             return
         progress = Progress(self.stderr, total)
         deleted = 0
@@ -51,6 +61,7 @@ class Command(BaseCommand):
                 deleted += size
                 progress.show(deleted)
             locks = sum(purge_locks(using, batch_size=options["batch_size"]))
+            old = sum(purge_statistics(using, batch_size=options["batch_size"]))
         except KeyboardInterrupt:
             progress.end()
             self.stdout.write(f"Stopped: {deleted} of {total} records deleted.")
@@ -58,7 +69,12 @@ class Command(BaseCommand):
         progress.end()
         self.stdout.write(self.style.SUCCESS(f"{deleted} records deleted."))
         self._tell_locks(locks, "deleted")
+        self._tell_old(old, "summed up or deleted")
 
     def _tell_locks(self, count: int, what: str) -> None:
         if count:
             self.stdout.write(f"{count} locks {what}, which nobody has held for a day.")
+
+    def _tell_old(self, count: int, what: str) -> None:
+        if count:
+            self.stdout.write(f"{count} rows of old statistics {what}.")

@@ -1,0 +1,151 @@
+"""What a call came to, announced once that is certain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from .claiming import Claiming, Outcome
+from .exceptions import (
+    IdempotencyError,
+    KeyInProgress,
+    KeyReused,
+    OutcomeUnknown,
+    ReplayUnavailable,
+    StaleClaim,
+    StoreUnavailable,
+)
+from .settling import Settling
+from .signals import CallEvent, CallOutcome, announce
+from .stores.base import Claim, State, Unconfirmed
+
+Result = TypeVar("Result")
+
+
+class Progress(Protocol):
+    """How far a call has come, as far as a report looks."""
+
+    claiming: Claiming[Any]
+    settling: Settling[Any]
+    has_started: bool
+    is_unprotected: bool
+
+
+class Report:
+    """
+    What is told of one call: its `CallEvent`.
+
+    In a transaction around the call nothing is certain before its commit, so it is told then.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.request_id = ""
+        self.status: int | None = None
+        self.status_of: Callable[[BaseException], int | None] = lambda error: None
+        self._started_at = time.perf_counter()
+        self._is_committed = False
+        self._pending: CallEvent | None = None
+
+    def told(self, execute: Callable[[], Outcome[Result]]) -> Outcome[Result]:
+        """Give the outcome of *execute*, and announce it."""
+        try:
+            outcome = execute()
+        except BaseException as error:
+            self._tell_error(error)
+            raise
+        self._tell(outcome)
+        return outcome
+
+    async def atold(self, execute: Awaitable[Outcome[Result]]) -> Outcome[Result]:
+        """Do what `told` does, for a coroutine."""
+        try:
+            outcome = await execute
+        except BaseException as error:
+            self._tell_error(error)
+            raise
+        self._tell(outcome)
+        return outcome
+
+    def claimed(self, claim: Claim) -> None:
+        """Take note of the claim, in its transaction if it has no lease, before all else."""
+        if claim.taken_over:
+            announce(self._event("taken_over", seconds=0.0))
+        if claim.lease is None:
+            self.progress.claiming.store.when_committed(self._commit)
+
+    def _commit(self) -> None:
+        self._is_committed = True
+        if self._pending is not None:
+            announce(self._pending)
+
+    @property
+    def _awaits_commit(self) -> bool:
+        claim = self.progress.claiming.claimed
+        return claim is not None and claim.lease is None and not self._is_committed
+
+    def _tell(self, outcome: Outcome[Any]) -> None:
+        state = self.progress.settling.ended_as
+        event = self._event(self._outcome_of(outcome, state))
+        # What was rolled back is certain; the commit of the rest may be up to a caller's.
+        if self.progress.has_started and state is not None and self._awaits_commit:
+            self._pending = event
+        else:
+            announce(event)
+
+    def _outcome_of(self, outcome: Outcome[Any], state: State | None) -> CallOutcome:
+        if outcome.replayed:
+            return "replayed"
+        return _ENDS.get(state, "released") if self.progress.has_started else "unprotected"
+
+    def _tell_error(self, error: BaseException) -> None:
+        outcome = self._outcome_after(error)
+        if outcome is not None:
+            announce(self._event(outcome, status=self.status_of(error)))
+
+    def _outcome_after(self, error: BaseException) -> CallOutcome | None:
+        if self.progress.is_unprotected:
+            return "unprotected"
+        if not self.progress.has_started:
+            named = (outcome for kind, outcome in _REFUSALS if isinstance(error, kind))
+            return next(named, None if self.progress.claiming.claimed is None else "released")
+        if isinstance(error, StaleClaim) or self.progress.settling.was_lost:
+            return "lost"
+        state = None if self._awaits_commit else self.progress.settling.ended_as
+        undone: CallOutcome = "store_error" if isinstance(error, Unconfirmed) else "released"
+        return _ENDS.get(state, undone)
+
+    def _event(
+        self, outcome: CallOutcome, *, status: int | None = None, seconds: float | None = None
+    ) -> CallEvent:
+        claiming = self.progress.claiming
+        claim, seen = claiming.claimed, claiming.seen
+        known = claim or seen
+        if outcome == "replayed" and seen is not None:
+            status = seen.answer.status
+        return CallEvent(
+            operation=claiming.call.operation,
+            outcome=outcome,
+            seconds=time.perf_counter() - self._started_at if seconds is None else seconds,
+            scope=claiming.call.scope,
+            record_id=claiming.call.id,
+            attempt=None if known is None else known.attempt,
+            status=self.status if status is None else status,
+            request_id=self.request_id,
+            differences=claiming.differences if outcome == "reused" else None,
+        )
+
+
+_ENDS: dict[State | None, CallOutcome] = {
+    "completed": "executed",
+    "released": "released",
+    "unknown": "blocked",
+}
+_REFUSALS: list[tuple[type[IdempotencyError], CallOutcome]] = [
+    (KeyInProgress, "in_progress"),
+    (KeyReused, "reused"),
+    (OutcomeUnknown, "unknown"),
+    (ReplayUnavailable, "unavailable"),
+    (StoreUnavailable, "store_error"),
+]

@@ -1,0 +1,20 @@
+"""Instants as seconds since 1970, and as the ORM has them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from django.conf import settings
+from django.utils import timezone
+
+
+def moment(seconds: float) -> datetime:
+    """Give the instant *seconds* after the beginning of 1970, aware if `USE_TZ` says so."""
+    aware = datetime.fromtimestamp(seconds, UTC)
+    return aware if settings.USE_TZ else timezone.make_naive(aware)
+
+
+def seconds_of(instant: datetime) -> float:
+    """Give the seconds from the beginning of 1970 to *instant*."""
+    aware = instant if timezone.is_aware(instant) else timezone.make_aware(instant)
+    return aware.timestamp()
