@@ -69,7 +69,7 @@ class Claiming(Generic[Result]):
     @property
     def differences(self) -> tuple[str, ...] | None:
         """Where the input differs from that of the record that was seen; None if unknown."""
-        return None if self.seen is None else differences(self.seen.outline, self.call.outline)
+        return None if self.seen is None else differences(self.seen.outline, str(self.call.outline))
 
     def peek(self) -> Outcome[Result] | IdempotencyError | None:
         """Give what a look before any claim decides already, where such a look is cheap."""
@@ -121,7 +121,7 @@ class Claiming(Generic[Result]):
 
 
 def make_call(
-    scope: str, operation: str, key: str, fingerprint: str | None, outline: str = ""
+    scope: str, operation: str, key: str, fingerprint: str | None, outline: object = ""
 ) -> Call:
     """Give a call whose parts every store can keep; raise `KeyInvalid` or `ValueError` if not."""
     check_name(scope, "scope")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -16,8 +15,26 @@ from .canonical import encode
 LONGEST = 1_000
 """Characters of an outline, as its column has them; what would not fit is summed up."""
 
+MOST = LONGEST // 16
+"""Parts of an outline: more would not fit, whatever their paths."""
+
 DEEPEST = 5
 """How many names a path has at most; what lies deeper is summed up."""
+
+
+class Outline:
+    """The outline of *value* as text, made when it is needed: a replay never asks for it."""
+
+    __slots__ = ("_text", "_value")
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+        self._text: str | None = None
+
+    def __str__(self) -> str:
+        if self._text is None:
+            self._text = outline(self._value)
+        return self._text
 
 
 def outline(value: Any) -> str:
@@ -30,9 +47,10 @@ def outline(value: Any) -> str:
     for depth in range(DEEPEST, -1, -1):
         parts = _parts_within(value, depth)
         if parts is not None:
-            key = _key(settings.SECRET_KEY)
-            text = json.dumps({path: _digest(key, path, part) for path, part in parts.items()})
-            return text if len(text) <= LONGEST else ""
+            keyed = _keyed(settings.SECRET_KEY)
+            text = json.dumps({path: _digest(keyed, path, part) for path, part in parts.items()})
+            if len(text) <= LONGEST:
+                return text
     return ""
 
 
@@ -53,33 +71,35 @@ def _as_text(path: str) -> str:
 def _parts_within(value: Any, depth: int) -> dict[str, Any] | None:
     """Give the parts of *value* down to *depth*, or None if their outline would be too long."""
     parts: dict[str, Any] = {}
-    length = 2
-    for path, part in _parts(value, "", depth):
-        parts[path] = part
-        length += len(json.dumps(path)) + 14
-        if length > LONGEST + 2:  # Nothing comes after the last one.
-            return None
-    return parts
+    _collect(value, "", depth, parts)
+    return None if len(parts) > MOST else parts
 
 
-def _parts(value: Any, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """Give the parts of *value* that are compared as a whole, with their paths."""
-    if depth and value and isinstance(value, dict):
-        for name, member in value.items():
-            step = str(name).replace("~", "~0").replace("/", "~1")
-            yield from _parts(member, f"{path}/{step}", depth - 1)
-    elif depth and value and isinstance(value, list):
-        for index, element in enumerate(value):
-            yield from _parts(element, f"{path}/{index}", depth - 1)
-    else:
-        yield path, value
+def _collect(value: Any, path: str, depth: int, parts: dict[str, Any]) -> None:
+    """Put the parts of *value* that are compared as a whole into *parts*, by their paths."""
+    kind = type(value)
+    if not (depth and value and (kind is dict or kind is list)):
+        parts[path] = value
+        return
+    for name, member in value.items() if kind is dict else enumerate(value):
+        if len(parts) > MOST:
+            return
+        _collect(member, f"{path}/{_step(name)}", depth - 1, parts)
 
 
-def _digest(key: bytes, path: str, part: Any) -> str:
+def _step(name: Any) -> Any:
+    is_plain = type(name) is int or not ("~" in name or "/" in name)
+    return name if is_plain else name.replace("~", "~0").replace("/", "~1")
+
+
+def _digest(keyed: Any, path: str, part: Any) -> str:
+    digest = keyed.copy()
     # With the path, as equal values at two of them are nobody's business.
-    return hashlib.blake2b(encode([path, part]), key=key, digest_size=4).hexdigest()
+    digest.update(path.encode(errors="surrogatepass") + b"\0" + encode(part))
+    return cast(str, digest.hexdigest())
 
 
 @cache
-def _key(secret: str) -> bytes:
-    return salted_hmac("idempotency.outlines", "", secret, algorithm="sha256").digest()
+def _keyed(secret: str) -> Any:
+    key = salted_hmac("idempotency.outlines", "", secret, algorithm="sha256").digest()
+    return hashlib.blake2b(key=key, digest_size=4)

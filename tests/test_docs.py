@@ -44,6 +44,7 @@ from idempotency import (
     exceptions,
     lock,
     lock_checks,
+    signals,
     transitions,
 )
 from idempotency.conf import LOCK, STATISTICS, STORE
@@ -957,6 +958,7 @@ def known_names() -> set[str]:
     settings_names = {f"IDEMPOTENCY_{name}" for name in vars(OurSettings) if name.isupper()}
     errors = {error.__name__ for error in PROBLEMS} | {IdempotencyError.__name__}
     others = {"IdempotencyRecord", "IdempotentManager", "IdempotencyMiddleware", "RunningClaim"}
+    others |= vars(signals).keys()
     others |= {
         "VersionedModel",
         "VersionedManager",

@@ -23,7 +23,7 @@ from ..conf import settings
 from ..exceptions import BodyInvalid, BodyTooLarge, KeyInvalid, KeyMissing
 from ..fingerprints import Part, fingerprint, form_pairs, json_value, multipart
 from ..keys import GUESSABLE_BELOW, parse_key
-from ..outlines import outline
+from ..outlines import Outline
 
 Scope = Callable[[HttpRequest], str]
 
@@ -108,7 +108,7 @@ class Input:
     """What a request asks for: its fingerprint, and its outline."""
 
     fingerprint: str
-    outline: str
+    outline: object
 
 
 def input_of(request: HttpRequest, ignore: Sequence[str]) -> Input:
@@ -127,7 +127,7 @@ def input_of(request: HttpRequest, ignore: Sequence[str]) -> Input:
     if _length(request) > OUTLINED:
         return Input(compared, "")
     parts = {"path": request.path, "query": _grouped(query), "type": media_type}
-    return Input(compared, outline({**parts, "body": _grouped(body)}))
+    return Input(compared, Outline({**parts, "body": _grouped(body)}))
 
 
 def _grouped(value: Any) -> Any:

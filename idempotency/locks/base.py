@@ -79,6 +79,9 @@ class BaseLockBackend(ABC):
     thread_sensitive = False
     """Whether asynchronous callers need the thread that Django's ORM uses for them."""
 
+    supports_eviction = True
+    """Whether `evict` can free a lock that another process holds."""
+
     option_names: Collection[str] | None = None
     """What OPTIONS may have; None does not check that."""
 
@@ -122,6 +125,14 @@ class BaseLockBackend(ABC):
     @abstractmethod
     def live(self, limit: int = 1_000) -> list[LiveLock]:
         """Give the locks that are held now, the oldest first; of more than *limit*, any."""
+
+    def evict(self, lock: LiveLock) -> bool:
+        """
+        Free *lock*, as a person wants it, if it is still held by the same holder; tell if it was.
+
+        The holder finds it lost at its next renewal.
+        """
+        return self.release(Grant(lock.name, lock.owner, lock.token, self.lease))
 
     def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
         """Wait until another try may go better, at most *seconds*."""

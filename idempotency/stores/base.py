@@ -34,7 +34,7 @@ class Call:
     operation: str
     key: str
     fingerprint: str = ""  # "" if inputs are not compared.
-    outline: str = field(default="", compare=False)  # Tells where inputs differ: see `outlines`.
+    outline: object = field(default="", compare=False)  # Its text tells where inputs differ.
     id: uuid.UUID = field(init=False)
 
     def __post_init__(self) -> None:

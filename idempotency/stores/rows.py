@@ -28,7 +28,7 @@ def claimed(dialect: Dialect, call: Call, bid: Bid) -> dict[str, Fragment]:
         "operation": ("%s", [call.operation]),
         "key": ("%s", [call.key]),
         "fingerprint": ("%s", [call.fingerprint]),
-        "outline": ("%s", [call.outline]),
+        "outline": ("%s", [str(call.outline)]),
         "created_at": dialect.now(),
         "ends_at": ends_at(dialect, bid.lease),
         "purge_after": dialect.after(bid.retention + SLACK),

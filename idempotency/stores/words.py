@@ -27,7 +27,7 @@ def token_word(token: int) -> str:
 def claim_words(call: Call, token: int, state: State) -> list[Word]:
     """Give the fields that every record has, each name before its value."""
     words: list[Word] = ["state", state, "token", token_word(token)]
-    words += ["fingerprint", call.fingerprint, "outline", call.outline]
+    words += ["fingerprint", call.fingerprint, "outline", str(call.outline)]
     return [*words, "scope", call.scope, "operation", call.operation, "key", call.key]
 
 

@@ -45,6 +45,7 @@ class AdvisoryLockBackend(BaseLockBackend):
     """
 
     using: str
+    supports_eviction = False  # Only its server could end the session of another process.
     option_names = ("using", "level")
 
     def __init__(self, alias: str, options: Mapping[str, Any]) -> None:
