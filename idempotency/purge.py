@@ -77,7 +77,9 @@ def _delete_batch(using: str, rows: QuerySet[Any], batch_size: int) -> int:
     with transaction.atomic(using=using):
         if features.has_select_for_update:
             rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
-        ids = list(rows.values_list("pk", flat=True)[:batch_size])
+        ids: Any = rows.values("pk")[:batch_size]
+        if not features.allow_sliced_subqueries_with_in:
+            ids = list(ids.values_list("pk", flat=True))
         deleted: int
         deleted, _ = rows.model._base_manager.using(using).filter(pk__in=ids).delete()
         return deleted

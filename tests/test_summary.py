@@ -98,7 +98,7 @@ def test_bar_has_what_was_counted_in_its_time():
     (bar,) = [bar for bar in summary.bars if bar.counts]
     assert bar.counts == {"replayed": 5}
     age = seconds_of(summary.until) - seconds_of(bar.starts_at)
-    assert 3_600 * 5 - 60 <= age <= 3_600 * 5 + 1_800
+    assert 3_600 * 5 - 60 <= age <= 3_600 * 6
 
 
 def test_clock_that_is_ahead_loses_no_count():
@@ -169,7 +169,7 @@ def test_claims_are_looked_for_among_the_newest_records(monkeypatch):
 def test_few_statements_are_sent(django_assert_max_num_queries):
     count("replayed")
     log()
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(11):
         summarize(WINDOWS["30d"])
 
 

@@ -22,7 +22,7 @@ WINDOWS = {
     window.name: window
     for window in (
         Window("1h", 3_600, 60),
-        Window("24h", 86_400, 1_800),
+        Window("24h", 86_400, 3_600),
         Window("7d", 7 * 86_400, 7_200),
         Window("30d", 30 * 86_400, 43_200),
     )

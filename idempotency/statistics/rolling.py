@@ -18,7 +18,7 @@ from .writing import add
 HOUR = 3_600
 DAY = 86_400
 
-MINUTES_KEPT = 2 * DAY
+MINUTES_KEPT = 3 * HOUR
 HOURS_KEPT = 35 * DAY
 DAYS_KEPT = 400 * DAY
 CALLS_KEPT = 35 * DAY

@@ -31,6 +31,9 @@ from .stuck import stuck
 MOST = 10
 """How many operations, callers, keys, templates and models are shown."""
 
+LOGGED = 50_000
+"""Among how many log entries the callers and keys with the most duplicates are looked for."""
+
 Tallies = dict[str, dict[str, Tally]]
 """What was counted, by name and by outcome."""
 
@@ -46,7 +49,7 @@ def summarize(window: Window, *, using: str | None = None) -> Summary:
     starts = _starts(window, until)
     since = moment(starts[0])
     found = _tallies(Statistic.objects.using(using).filter(starts_at__gte=since))
-    logged = CallLog.objects.using(using).filter(at__gte=since, outcome__in=DUPLICATES)
+    logged = _newest(CallLog.objects.using(using)).filter(at__gte=since, outcome__in=DUPLICATES)
     operations = [_operation(name, tallies) for name, tallies in found["call"].items()]
     calls = _totals(found["call"])
     taken_over = calls.pop("taken_over", 0)
@@ -166,13 +169,22 @@ def _by_refusals(row: RowFigures) -> tuple[int, str]:
     return row.counts.get("moved", 0) - sum(row.counts.values()), row.name
 
 
+def _newest(calls: QuerySet[CallLog]) -> QuerySet[CallLog]:
+    """Give the newest entries, as many as can be counted while a person waits."""
+    last = calls.aggregate(last=Max("pk"))["last"] or 0
+    return calls.filter(pk__gt=last - LOGGED).order_by()
+
+
 def _callers(calls: QuerySet[CallLog]) -> list[CallerFigures]:
-    counted = calls.order_by().values_list("scope").annotate(count=Count("pk"))
+    counted = calls.values_list("scope").annotate(count=Count("pk"))
     return [CallerFigures(*row) for row in counted.order_by("-count", "scope")[:MOST]]
 
 
 def _keys(calls: QuerySet[CallLog]) -> list[KeyFigures]:
-    counted = calls.order_by().values_list("record_id", "operation", "scope")
-    counted = counted.annotate(count=Count("pk"), last=Max("at"))
-    rows: Any = counted.order_by("-count", "-last")[:MOST]
-    return [KeyFigures(*row) for row in rows]
+    counted = calls.values("record_id").annotate(count=Count("pk"), last=Max("pk"))
+    found = {row["last"]: row["count"] for row in counted.order_by("-count", "-last")[:MOST]}
+    latest = calls.model._base_manager.using(calls.db).in_bulk(found)
+    return [
+        KeyFigures(entry.record_id, entry.operation, entry.scope, found[key], entry.at)
+        for key, entry in ((key, latest[key]) for key in found)
+    ]
