@@ -1086,3 +1086,30 @@ def test_no_warning_is_left(alias, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         take_and_leave(alias, name)
+
+
+class TestEviction:
+    def live(self, backend, name):
+        return next(each for each in backend.live() if each.name == name)
+
+    def test_person_frees_a_lock_and_its_holder_learns_of_it(self, alias, backend, name):
+        if not backend.supports_eviction:
+            pytest.skip("only its server could end the session")
+        left = threading.Event()
+
+        def take_it_away():
+            assert backend.evict(self.live(backend, name))
+            left.set()
+
+        with pytest.raises(StaleLock), lock(name, backend=alias):
+            elsewhere(take_it_away)
+
+        assert left.is_set()
+        assert is_free(alias, name)
+
+    def test_lock_that_has_another_holder_by_now_stays(self, alias, backend, name):
+        with lock(name, backend=alias):
+            seen = self.live(backend, name)
+        with Elsewhere(alias, name):
+            assert backend.evict(seen) is False
+            assert not is_free(alias, name)
