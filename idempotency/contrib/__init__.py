@@ -1,1 +1,1 @@
-"""At home in other frameworks and tools; each module needs its own extra."""
+"""At home in other frameworks and tools; what needs another package has an extra for it."""
