@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from .codecs import Codec
 from .exceptions import IdempotencyError, KeyInProgress, KeyReused, OutcomeUnknown
 from .keys import check_key, check_name, new_token
+from .origins import current_origin
 from .outlines import differences
 from .policy import Policy
 from .stores import get_store
@@ -126,4 +127,4 @@ def make_call(
     """Give a call whose parts every store can keep; raise `KeyInvalid` or `ValueError` if not."""
     check_name(scope, "scope")
     check_name(operation, "operation")
-    return Call(scope, operation, check_key(key), fingerprint or "", outline)
+    return Call(scope, operation, check_key(key), fingerprint or "", outline, current_origin())

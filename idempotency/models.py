@@ -73,6 +73,8 @@ class IdempotencyRecord(models.Model):
     fingerprint = models.CharField(_("fingerprint"), max_length=80, blank=True)
     # Digests of its input by their paths, to tell where another one differs.
     outline = models.CharField(_("outline"), max_length=1_000, blank=True, db_default="")
+    # The span in which it ran, as W3C Trace Context writes it.
+    origin = models.CharField(_("origin"), max_length=64, blank=True, db_default="")
     status = models.PositiveSmallIntegerField(_("status"), null=True)
     headers = models.JSONField(_("headers"), null=True)
     body = models.BinaryField(_("body"), null=True)
@@ -155,7 +157,7 @@ class Statistic(models.Model):
 
     class Meta:
         verbose_name = _("statistic")
-        verbose_name_plural = _("statistics")
+        verbose_name_plural = _("locks and duplicates")  # The page that shows them.
 
     def __str__(self) -> str:
         return f"{self.name} {self.outcome}: {self.count}"

@@ -133,6 +133,7 @@ class Report:
             attempt=None if known is None else known.attempt,
             status=self.status if status is None else status,
             request_id=self.request_id,
+            origin="" if seen is None else seen.origin,
             differences=claiming.differences if outcome == "reused" else None,
         )
 

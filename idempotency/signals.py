@@ -33,8 +33,9 @@ class CallEvent:
     """
     One call with a key and what came of it; never the key itself.
 
-    *status* is that of the answer; *differences* are JSON pointers to where the input of a reused
-    key differs from the first one, None if that is not known.
+    *status* is that of the answer; *origin* that of the run whose record it met, see `origins`;
+    *differences* are JSON pointers to where the input of a reused key differs from the first
+    one, None if that is not known.
     """
 
     operation: str
@@ -45,6 +46,7 @@ class CallEvent:
     attempt: int | None = None
     status: int | None = None
     request_id: str = ""
+    origin: str = ""
     differences: tuple[str, ...] | None = None
     at: float = field(default_factory=time.time)  # Seconds since 1970.
 

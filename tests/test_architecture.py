@@ -16,7 +16,7 @@ MODULES = {
 
 LAYERS = [
     {"exceptions", "conf", "canonical", "signals"},
-    {"keys", "fingerprints", "outlines", "fields", "backends", "waiting", "uptime"},
+    {"keys", "fingerprints", "outlines", "origins", "fields", "backends", "waiting", "uptime"},
     {"rollbacks", "retries", "current", "scripts", "clocks", "renewal"},
     {"inserts", "optimistic", "redis_checks", "tables"},
     {"pessimistic"},

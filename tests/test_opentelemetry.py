@@ -14,11 +14,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from idempotency import idempotent_view, lock
 from idempotency.contrib import opentelemetry
-from idempotency.contrib.opentelemetry.origins import Origins
-from idempotency.contrib.opentelemetry.spans import origins
+from idempotency.contrib.opentelemetry.origins import written
+from idempotency.origins import current_origin
 from idempotency.signals import CallEvent, LockEvent, RowEvent, announce
 from tests.conftest import run_async
 
+ORIGIN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 RECORD = uuid.UUID("0198c5a2-7c1e-7b53-9d3c-2f1f0f6f3a11")
 
 
@@ -82,35 +83,23 @@ def test_span_tells_only_what_is_known(tracing):
     assert not span.links
 
 
-@pytest.mark.parametrize("outcome", ["replayed", "reused", "unavailable"])
-def test_duplicate_is_linked_to_the_span_of_the_run(tracing, outcome):
-    first = tracing.span(call())
-    second, third = tracing.span(call(outcome)), tracing.span(call(outcome))
+def test_duplicate_is_linked_to_the_span_that_its_record_knows(tracing):
+    second = tracing.span(call("replayed", origin=ORIGIN))
 
-    for span in (second, third):
-        assert [link.context for link in span.links] == [first.context]
+    assert [format(link.context.span_id, "x") for link in second.links] == ["b7ad6b7169203331"]
 
 
-def test_unknown_outcome_is_linked_to_the_run_that_failed(tracing):
-    first = tracing.span(call("blocked"))
-    second = tracing.span(call("unknown"))
-
-    assert [link.context for link in second.links] == [first.context]
-
-
-@pytest.mark.parametrize("outcome", ["in_progress", "released", "lost", "executed"])
-def test_call_that_is_no_duplicate_of_what_is_remembered_is_linked_to_nothing(tracing, outcome):
-    tracing.span(call())
-
-    assert not tracing.span(call(outcome)).links
-
-
-def test_duplicate_of_what_another_process_ran_is_linked_to_nothing(tracing):
-    assert not tracing.span(call("replayed")).links
+@pytest.mark.parametrize("origin", ["", "00-0-0-01", "no span", "00-" + "0" * 32 + "-1-01"])
+def test_what_is_no_span_is_linked_to_nothing(tracing, origin):
+    assert not tracing.span(call("replayed", origin=origin)).links
 
 
 def test_repetition_in_the_same_span_is_not_linked_to_itself(tracing):
-    assert not tracing.span(call(), call("replayed")).links
+    with tracing.tracer.start_as_current_span("same"):
+        announce(call("replayed", origin=written()))
+    (span,) = tracing.exporter.get_finished_spans()
+
+    assert not span.links
 
 
 def test_take_over_is_told_beside_the_end_of_the_call(tracing):
@@ -143,12 +132,12 @@ def test_release_of_a_lock_and_changes_of_rows_are_no_events(tracing):
     assert not span.attributes
 
 
-def test_nothing_is_remembered_where_no_span_is_recording(tracing):
-    announce(call())
+def test_nothing_is_told_where_no_span_is_recording(tracing):
     with trace.use_span(trace.NonRecordingSpan(trace.SpanContext(1, 1, is_remote=False))):
         announce(call())
 
-    assert not tracing.span(call("replayed")).links
+    assert current_origin() == ""
+    assert not tracing.exporter.get_finished_spans()
 
 
 def test_nothing_is_told_after_uninstalling(tracing):
@@ -156,20 +145,7 @@ def test_nothing_is_told_after_uninstalling(tracing):
     opentelemetry.uninstall()
 
     assert not tracing.span(call("replayed")).attributes
-    assert origins.find(RECORD) is None
-
-
-def test_oldest_that_was_not_used_is_forgotten_first():
-    kept = Origins(most=2)
-    first, second, third = (uuid.UUID(int=number) for number in range(3))
-    span = trace.SpanContext(1, 1, is_remote=False)
-    kept.add(first, span)
-    kept.add(second, span)
-
-    kept.find(first)
-    kept.add(third, span)
-
-    assert [kept.find(record) for record in (first, second, third)] == [span, None, span]
+    assert current_origin() == ""
 
 
 @pytest.mark.django_db(transaction=True)
@@ -189,7 +165,7 @@ def test_replay_of_a_view_is_linked_to_its_first_request(tracing, served):
     assert [event.name for event in first.events] == ["idempotency.lock"]
     assert second.attributes["idempotency.outcome"] == "replayed"
     assert second.attributes["idempotency.record"] == first.attributes["idempotency.record"]
-    assert [link.context for link in second.links] == [first.context]
+    assert [link.context.span_id for link in second.links] == [first.context.span_id]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -208,7 +184,7 @@ def test_asynchronous_view_tells_the_span_of_its_request(tracing, rf):
 
     first, second = tracing.spans
     assert first.attributes["idempotency.outcome"] == "executed"
-    assert [link.context for link in second.links] == [first.context]
+    assert [link.context.span_id for link in second.links] == [first.context.span_id]
 
 
 # Other processes

@@ -11,11 +11,13 @@ from idempotency.stores import build_store, get_store
 from idempotency.stores.base import Answer, Bid, Call, Claim, Seen
 from idempotency.stores.dialects import MariaDB, MySQL
 from idempotency.stores.recent import Recent
+from idempotency.stores.sql import NEVER
 from tests.conftest import IN_BOTH, IN_REDIS, end_leases, end_retention
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-CALL = Call("user:1", "POST orders:create", "key", "1:fingerprint")
+CALL_PARTS = ("user:1", "POST orders:create", "key", "1:fingerprint")
+CALL = Call(*CALL_PARTS)
 ANSWER = Answer(201, [["Content-Type", "text/plain"]], bytes(range(256)))
 
 
@@ -97,6 +99,42 @@ def test_lease_that_is_over_is_taken_over_with_a_greater_token(store):
     taken = claim(store, token=200)
 
     assert (taken.token, taken.attempt) == (200, 2)
+
+
+def test_claim_tells_whether_it_was_taken_over(store):
+    first = claim(store)
+    end_leases()
+    second = claim(store, token=200)
+    store.settle(second, "released", Answer(), 60)
+    third = claim(store, token=300)
+
+    assert [one.taken_over for one in (first, second, third)] == [False, True, False]
+
+
+def test_record_knows_outline_and_origin_of_whoever_claimed_it_last(store):
+    first = Call(*CALL_PARTS, outline='{"/body/n": "1"}', origin="00-1-1-01")
+    second = Call(*CALL_PARTS, outline='{"/body/n": "2"}', origin="00-2-2-01")
+    store.settle(claim(store, first), "released", Answer(), 60)
+    store.settle(claim(store, second, token=200), "completed", ANSWER, 60)
+
+    for seen in (store.look(CALL), claim(store, token=300)):
+        assert (seen.outline, seen.origin) == ('{"/body/n": "2"}', "00-2-2-01")
+
+
+@only_database
+@pytest.mark.parametrize("how", ["settle", "block"])
+def test_unknown_outcome_lies_behind_all_others_until_it_is_decided(store, how):
+    if how == "settle":
+        store.settle(claim(store), "unknown", Answer(), 60)
+    else:
+        claim(store)
+        end_leases()
+        assert store.block(CALL, store.look(CALL))
+    behind = IdempotencyRecord.objects.filter(purge_after__gte=NEVER)
+    assert behind.count() == 1
+
+    assert store.decide(CALL, store.look(CALL), "completed", ANSWER)
+    assert behind.count() == 0
 
 
 def test_lease_that_is_over_is_only_seen_if_nobody_wants_to_take_over(store):

@@ -6,7 +6,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from django.core.checks import CheckMessage
@@ -35,6 +35,7 @@ class Call:
     key: str
     fingerprint: str = ""  # "" if inputs are not compared.
     outline: object = field(default="", compare=False)  # Its text tells where inputs differ.
+    origin: str = field(default="", compare=False)  # See `origins`.
     id: uuid.UUID = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +85,7 @@ class Seen:
     lease_left: float | None = None  # Seconds until its lease is over; None if it has no lease.
     answer: Answer = Answer()
     outline: str = ""
+    origin: str = ""
 
     @property
     def is_free(self) -> bool:
@@ -99,6 +101,10 @@ class Seen:
     def is_abandoned(self) -> bool:
         """Whether its claim was neither completed nor renewed."""
         return self.state == "in_progress" and self.lease_left is not None and self.lease_left <= 0
+
+    def of(self, call: Call) -> Call:
+        """Give *call* with what the record knows of the input that was first."""
+        return replace(call, fingerprint=self.fingerprint, outline=self.outline, origin=self.origin)
 
     def is_held_by(self, token: int) -> bool:
         """Whether it is the running claim with this *token*."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from ..exceptions import StaleClaim, StoreUnavailable
 from ..keys import later_token
@@ -70,8 +69,7 @@ class Hashes:
     def put(self, call: Call, found: Claim | Seen, instead: Seen, retention: float) -> bool:
         """Write *instead* over the record that was *found*; tell if it was still there."""
         state = found.state if isinstance(found, Seen) else "in_progress"
-        known = replace(call, fingerprint=instead.fingerprint, outline=instead.outline)
-        words = claim_words(known, instead.token, instead.state)
+        words = claim_words(instead.of(call), instead.token, instead.state)
         words += answer_words(instead.attempt, instead.answer)
         kept = _kept(instead.state, retention)
         return self._write(call, found.token, state, kept, words, revives=True)

@@ -26,10 +26,10 @@ end
 
 _SEEN = """
 local seen = redis.call('HMGET', KEYS[1], 'state', 'token', 'attempt', 'fingerprint', 'ends_at',
-    'status', 'headers', 'body', 'outline', 'mark')
+    'status', 'headers', 'body', 'outline', 'origin', 'mark')
 local left = seen[5] and string.format('%.0f', seen[5] - now)
 local function show(verdict)
-    return {verdict, seen[1], seen[2], seen[3], seen[4], left, unpack(seen, 6, 9)}
+    return {verdict, seen[1], seen[2], seen[3], seen[4], left, unpack(seen, 6, 10)}
 end
 """
 
@@ -42,7 +42,7 @@ local attempt = 1
 local abandoned = false
 if seen[1] then
     local running = seen[1] == 'in_progress'
-    if running and seen[2] == token and (seen[10] == mark or unconfirmed == '1') then
+    if running and seen[2] == token and (seen[11] == mark or unconfirmed == '1') then
         return {'claimed', seen[3], 0}
     end
     local same = seen[4] == fingerprint or seen[4] == '' or fingerprint == ''

@@ -125,7 +125,7 @@ class RedisStore(BaseStore):
         if self.completions is None:
             return
         if isinstance(found, Seen):
-            call = replace(call, fingerprint=found.fingerprint, outline=found.outline)
+            call = found.of(call)
         claim = Claim(call, found.token, found.attempt, None)
         with suppress(StoreUnavailable, StaleClaim), self.completions.transaction():
             self.completions.add(claim, Answer(), self.retention, state="unknown")

@@ -10,7 +10,7 @@ from ..models import IdempotencyRecord
 from .base import Answer, Bid, Call, State
 from .sql import SLACK, Dialect, never
 
-OF_CLAIM = ("state", "token", "fingerprint", "outline", "ends_at")
+OF_CLAIM = ("state", "token", "fingerprint", "outline", "origin", "ends_at")
 """What a claim writes over a record that is there."""
 
 OF_OUTCOME = ("status", "headers", "body", "completed_at", "expires_at")
@@ -29,6 +29,7 @@ def claimed(dialect: Dialect, call: Call, bid: Bid) -> dict[str, Fragment]:
         "key": ("%s", [call.key]),
         "fingerprint": ("%s", [call.fingerprint]),
         "outline": ("%s", [str(call.outline)]),
+        "origin": ("%s", [call.origin]),
         "created_at": dialect.now(),
         "ends_at": ends_at(dialect, bid.lease),
         "purge_after": dialect.after(bid.retention + SLACK),

@@ -49,7 +49,10 @@ class Dialect(Clock):
         kept, kept_parameters = self.seconds_until("expires_at")
         left, left_parameters = self.seconds_until("ends_at")
         facts = f"state, token, attempts, fingerprint, {kept}, {left}"
-        return f"{facts}, status, headers, body, outline", [*kept_parameters, *left_parameters]
+        return f"{facts}, status, headers, body, outline, origin", [
+            *kept_parameters,
+            *left_parameters,
+        ]
 
     def look(self, cursor: Any, record: Any, *, locking: str = "") -> Seen | None:
         columns, parameters = self.seen_columns()
@@ -89,7 +92,7 @@ def held(record: Any, token: int, state: State) -> list[Fragment]:
 
 
 def seen_from(row: Any) -> Seen:
-    state, token, attempts, fingerprint, kept, left, status, headers, body, outline = row
+    state, token, attempts, fingerprint, kept, left, status, headers, body, outline, origin = row
     return Seen(
         state=state,
         token=token,
@@ -103,4 +106,5 @@ def seen_from(row: Any) -> Seen:
             body=None if body is None else bytes(body),
         ),
         outline=outline,
+        origin=origin,
     )

@@ -28,6 +28,7 @@ def claim_words(call: Call, token: int, state: State) -> list[Word]:
     """Give the fields that every record has, each name before its value."""
     words: list[Word] = ["state", state, "token", token_word(token)]
     words += ["fingerprint", call.fingerprint, "outline", str(call.outline)]
+    words += ["origin", call.origin]
     return [*words, "scope", call.scope, "operation", call.operation, "key", call.key]
 
 
@@ -41,7 +42,7 @@ def answer_words(attempt: int, answer: Answer) -> list[Word]:
 
 def seen_from(found: Sequence[bytes | None]) -> Seen:
     """Read what a script showed of a record that is there."""
-    state, token, attempt, fingerprint, left, status, headers, body, outline = found
+    state, token, attempt, fingerprint, left, status, headers, body, outline, origin = found
     return Seen(
         state=cast(State, _text(state)),
         token=int(_text(token)),
@@ -54,6 +55,7 @@ def seen_from(found: Sequence[bytes | None]) -> Seen:
             body=body,
         ),
         outline=_text(outline),
+        origin=_text(origin),
     )
 
 

@@ -1,45 +1,24 @@
-"""In which spans this process ran what it is asked to repeat."""
+"""The span of a run as text, which its record keeps, and back again."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from uuid import UUID
-
+from opentelemetry import trace
 from opentelemetry.trace import SpanContext
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-MOST = 10_000
-"""How many are remembered: those that were run or repeated last."""
+_NAME = "traceparent"
+_propagator = TraceContextTextMapPropagator()
 
 
-class Origins:
-    """
-    Remembers the *most* records that were last used, each with the span of its run.
+def written() -> str:
+    """Give the active span as the header `traceparent` has it (W3C Trace Context), "" for none."""
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier)
+    return carrier.get(_NAME, "")
 
-    Has no lock, which a child of a fork might find taken for ever: a dict does each step at once.
-    """
 
-    __slots__ = ("_spans", "most")
-
-    def __init__(self, most: int = MOST) -> None:
-        self.most = most
-        self._spans: dict[UUID, SpanContext] = {}
-
-    def add(self, record_id: UUID, span: SpanContext) -> None:
-        """Remember that *record_id* was run in *span*."""
-        self._spans.pop(record_id, None)
-        self._spans[record_id] = span
-        # Another thread may have changed the dict, or taken the oldest away.
-        with suppress(KeyError, RuntimeError, StopIteration):
-            while len(self._spans) > self.most:
-                del self._spans[next(iter(self._spans))]
-
-    def find(self, record_id: UUID) -> SpanContext | None:
-        """Give the span of the run of *record_id*, if it is remembered."""
-        span = self._spans.get(record_id)
-        if span is not None:
-            self.add(record_id, span)
-        return span
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._spans.clear()
+def read(origin: str) -> SpanContext | None:
+    """Give the span that was `written`, or None if there was none."""
+    context = _propagator.extract({_NAME: origin}) if origin else None
+    span = trace.get_current_span(context).get_span_context() if context is not None else None
+    return span if span is not None and span.is_valid else None

@@ -7,30 +7,24 @@ from typing import Any
 from opentelemetry import trace
 from opentelemetry.trace import Span
 
-from ...signals import CallEvent, CallOutcome, LockEvent
+from ...origins import find_by
+from ...signals import CallEvent, LockEvent
 from ..listening import Event, listen, short_id, stop_listening
-from .origins import Origins
+from .origins import read, written
 
 _UID = "idempotency.opentelemetry"
 
-ORIGINALS: frozenset[CallOutcome] = frozenset({"executed", "blocked"})
-"""What leaves something behind that later calls with the same key meet."""
-
-DUPLICATES: frozenset[CallOutcome] = frozenset({"replayed", "reused", "unavailable", "unknown"})
-"""What meets that; a run "in_progress" has announced nothing yet, so that nobody knows its span."""
-
-origins = Origins()
-
 
 def install() -> None:
-    """Tell the active span what is announced from now on, if it is recording."""
+    """Tell the active span what is announced from now on, and let each record know its own."""
     listen(hear, _UID)
+    find_by(written)
 
 
 def uninstall() -> None:
-    """Undo what `install` did, and forget all runs, as a test wants it."""
+    """Undo what `install` did, as a test wants it."""
     stop_listening(_UID)
-    origins.clear()
+    find_by(None)
 
 
 def hear(*, event: Event, **kwargs: Any) -> None:
@@ -62,15 +56,10 @@ def _attributes_of(event: CallEvent) -> dict[str, str | int]:
 
 
 def _link(span: Span, event: CallEvent) -> None:
-    """Remember *span* as that of the first run, or link it to that one."""
-    if event.record_id is None:
-        return
-    if event.outcome in ORIGINALS:
-        origins.add(event.record_id, span.get_span_context())
-    elif event.outcome in DUPLICATES:
-        original = origins.find(event.record_id)
-        if original is not None and original.span_id != span.get_span_context().span_id:
-            span.add_link(original)
+    """Link a duplicate to the span of the run that it met."""
+    original = read(event.origin)
+    if original is not None and original.span_id != span.get_span_context().span_id:
+        span.add_link(original)
 
 
 def _tell_lock(span: Span, event: LockEvent) -> None:
