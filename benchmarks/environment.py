@@ -29,14 +29,16 @@ DATABASES = ("postgresql", "sqlite")
 
 
 @contextmanager
-def prepared(database: str = "postgresql") -> Iterator[None]:
+def prepared(
+    database: str = "postgresql", *, settings: str = "benchmarks.settings"
+) -> Iterator[None]:
     """
     Set Django up on an empty database of its own until the block ends.
 
     It is on the server that `DATABASE_URL` names, else on a new one of the kind *database*.
     """
     with run_folder() as folder, url_of(database, folder) as url, ExitStack() as servers:
-        os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+        os.environ |= {"DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": settings}
         os.environ |= {"REDIS_URL": find_redis(folder, servers).url}
         django.setup()
         from django.db import connection

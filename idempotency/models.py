@@ -185,7 +185,10 @@ class TransitionLog(models.Model):
         verbose_name = _("transition")
         verbose_name_plural = _("transitions")
         ordering = ("-id",)
-        indexes = (models.Index(fields=["object_id", "model"], name="idempotency_transition_of"),)
+        indexes = (
+            models.Index(fields=["object_id", "model"], name="idempotency_transition_of"),
+            models.Index(fields=["record_id"], name="idempotency_transition_in"),
+        )
 
     def __str__(self) -> str:
         return f"{self.model} {self.object_id}: {self.source} → {self.target}"

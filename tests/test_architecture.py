@@ -32,7 +32,7 @@ LAYERS = [
     {"decorators", "middleware", "conditional", "locking"},
     {"statistics", "contrib"},
     {"checks", "lock_checks", "view_checks", "purge", "admin"},
-    {"management", "testing", "apps"},
+    {"management", "testing", "apps", "templatetags"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 

@@ -162,8 +162,13 @@ def test_claims_are_looked_for_among_the_newest_records(monkeypatch):
     for number in range(1, 5):
         record("in_progress", number, ends_at=over)
 
-    assert {row.pk.int & 7 for row in stuck.abandoned("default")} == {1, 2, 3, 4}
-    assert {row.pk.int & 7 for row in stuck.newest("default", 2)} == {3, 4}
+    assert {row.pk.int & 7 for row in stuck.abandoned(IdempotencyRecord.objects.all())} == {
+        1,
+        2,
+        3,
+        4,
+    }
+    assert {row.pk.int & 7 for row in stuck.newest(IdempotencyRecord.objects.all(), 2)} == {3, 4}
 
 
 def test_few_statements_are_sent(django_assert_max_num_queries):

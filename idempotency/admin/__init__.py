@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import log
+from . import log, overview, records
 from .versions import VersionedAdmin
 
 if TYPE_CHECKING:
     from .transitions import TransitionsAdmin
 
-__all__ = ["TransitionsAdmin", "VersionedAdmin", "log"]
+__all__ = ["TransitionsAdmin", "VersionedAdmin", "log", "overview", "records"]
 
 
 def __getattr__(name: str) -> Any:

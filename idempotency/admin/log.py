@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
-from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from ..models import TransitionLog
+from .pages import ReadOnlyMixin
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin[TransitionLog]
@@ -17,7 +17,7 @@ else:  # Django's own class takes no type arguments.
 
 
 @admin.register(TransitionLog)
-class TransitionLogAdmin(Base):
+class TransitionLogAdmin(ReadOnlyMixin, Base):
     """The log as it is: it grows with every transition, so nothing here counts or joins it all."""
 
     list_display = ("at", "model", "object_id", "transition", "states", "by", "record_id")
@@ -36,12 +36,3 @@ class TransitionLogAdmin(Base):
     @admin.display(description=_("from → to"))
     def states(self, entry: TransitionLog) -> str:
         return f"{entry.source} → {entry.target}"
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False

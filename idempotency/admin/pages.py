@@ -1,4 +1,4 @@
-"""What the pages of both mixins have in common."""
+"""What the pages of the admin have in common."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import django
 from django.contrib import admin
 from django.forms import Media
+from django.http import HttpRequest
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin[Any]
@@ -22,6 +23,19 @@ class PageMixin(Base):
     @property
     def media(self) -> Media:
         return super().media + Media(css={"all": ["idempotency/admin.css"]})
+
+
+class ReadOnlyMixin(Base):
+    """Rows that only the app itself writes; name it before `ModelAdmin`."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
 
 def breadcrumbs_are_a_list() -> bool:

@@ -16,6 +16,8 @@ from ..stores.sql import NEVER
 from .figures import Stuck
 from .instants import moment
 
+Records = QuerySet[IdempotencyRecord]
+
 NEWEST = 100_000
 """Among how many records those are looked for that have no index; they end within days."""
 
@@ -34,28 +36,28 @@ def record_databases() -> list[str]:
     return sorted({store.using for store in stores if store.using is not None})
 
 
-def unknown(using: str) -> QuerySet[IdempotencyRecord]:
-    """Give the records whose outcome nobody knows; the index of `purge_after` has them."""
-    never = moment(NEVER.timestamp())
-    return IdempotencyRecord.objects.using(using).filter(purge_after__gte=never, state="unknown")
+def unknown(records: Records) -> Records:
+    """Give those of *records* whose outcome nobody knows; the index of `purge_after` has them."""
+    return records.filter(purge_after__gte=moment(NEVER.timestamp()), state="unknown")
 
 
-def newest(using: str, count: int = NEWEST) -> QuerySet[IdempotencyRecord]:
-    """Give the *count* newest records, as far as one can say by the index of `purge_after`."""
-    records = IdempotencyRecord.objects.using(using).order_by("-purge_after")
-    last = records.values_list("purge_after", flat=True)[count - 1 : count].first()
+def newest(records: Records, count: int = NEWEST) -> Records:
+    """Give those of *records* that are among the *count* newest, by the index of `purge_after`."""
+    of_all = IdempotencyRecord.objects.using(records.db).order_by("-purge_after")
+    last = of_all.values_list("purge_after", flat=True)[count - 1 : count].first()
     return records if last is None else records.filter(purge_after__gte=last)
 
 
-def abandoned(using: str) -> QuerySet[IdempotencyRecord]:
-    """Give the claims among the newest records whose lease is over."""
-    now = clock(connections[using])
-    return newest(using).filter(state="in_progress", ends_at__lte=now)
+def abandoned(records: Records) -> Records:
+    """Give those of the newest *records* whose lease is over."""
+    now = clock(connections[records.db])
+    return newest(records).filter(state="in_progress", ends_at__lte=now)
 
 
 def _stuck_in(using: str) -> Iterator[Stuck]:
-    for records in (unknown(using), abandoned(using)):
-        rows = records.annotate(since=Coalesce(F("ends_at"), F("completed_at"), F("created_at")))
+    records = IdempotencyRecord.objects.using(using).order_by("-purge_after")
+    for some in (unknown(records), abandoned(records)):
+        rows = some.annotate(since=Coalesce(F("ends_at"), F("completed_at"), F("created_at")))
         yield from (
             Stuck(*row)
             for row in rows.values_list("pk", "state", "operation", "scope", "since")[:MOST]

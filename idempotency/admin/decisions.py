@@ -1,0 +1,174 @@
+"""What a person may decide about a record, and how it is carried out: only on what was seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django import forms
+from django.contrib.admin.widgets import AdminTextareaWidget
+from django.core import signing
+from django.utils.translation import gettext_lazy as _
+
+from ..conf import settings
+from ..models import CallLog, IdempotencyRecord
+from ..statistics.flushing import options
+from ..statistics.instants import moment
+from ..statistics.writing import worker
+from ..stores import get_store
+from ..stores.base import Answer, BaseStore, Call, Seen, State
+
+SALT = "idempotency.admin.records"
+OLDEST = 3_600
+"""Seconds after which a page is too old to decide by."""
+
+
+class ReasonForm(forms.Form):
+    """Why somebody does by hand what the app does by itself, for those who ask later."""
+
+    reason = forms.CharField(
+        label=_("Reason"), max_length=1_000, widget=AdminTextareaWidget(attrs={"rows": 3})
+    )
+
+    def decided(self) -> tuple[State, Answer]:
+        """Give what the record becomes."""
+        return "released", Answer()
+
+
+class LiveForm(ReasonForm):
+    """The same for a claim whose lease is not over."""
+
+    sure = forms.BooleanField(
+        label=_("Its work may still be running; what it completes will be refused")
+    )
+    field_order = ("sure", "reason")
+
+
+class ResolveForm(ReasonForm):
+    """What somebody has found out about an outcome that nobody knew."""
+
+    outcome = forms.ChoiceField(
+        label=_("What came of it"),
+        choices=(
+            ("completed", _("It took effect: give every duplicate the answer below")),
+            ("released", _("It took no effect: let the next call run")),
+        ),
+        widget=forms.RadioSelect,
+    )
+    status = forms.IntegerField(
+        label=_("Status"), min_value=200, max_value=599, initial=200, required=False
+    )
+    body = forms.CharField(
+        label=_("Body"),
+        initial="{}",
+        required=False,
+        help_text=_("JSON, as the view would have answered."),
+        widget=AdminTextareaWidget(attrs={"rows": 5, "spellcheck": "false"}),
+    )
+    field_order = ("outcome", "status", "body", "reason")
+
+    def clean_body(self) -> str:
+        body: str = self.cleaned_data["body"]
+        if self.cleaned_data.get("outcome") == "completed":
+            try:
+                json.loads(body or "null")
+            except ValueError as error:
+                raise forms.ValidationError(_("This is not JSON.")) from error
+        return body
+
+    def decided(self) -> tuple[State, Answer]:
+        if self.cleaned_data["outcome"] == "released":
+            return super().decided()
+        body: str = self.cleaned_data["body"]
+        headers = [["Content-Type", "application/json"]]
+        return "completed", Answer(self.cleaned_data["status"] or 200, headers, body.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One thing that can be decided about a record in some state."""
+
+    name: str
+    permission: str
+    title: Any
+    about: Any
+    done: Any
+    applies: Callable[[Seen], bool]
+    form_for: Callable[[Seen], type[ReasonForm]]
+
+
+DECISIONS = (
+    Decision(
+        "release",
+        "idempotency.release_record",
+        _("Release the claim"),
+        _("The key becomes free, and the next call with it runs."),
+        _("The key is free."),
+        lambda seen: seen.state == "in_progress",
+        lambda seen: ReasonForm if seen.is_abandoned else LiveForm,
+    ),
+    Decision(
+        "resolve",
+        "idempotency.resolve_record",
+        _("Resolve the outcome"),
+        _("Find out first what took place: with the payment provider, in the log, in the data."),
+        _("The outcome is known from now on."),
+        lambda seen: seen.state == "unknown",
+        lambda seen: ResolveForm,
+    ),
+    Decision(
+        "expire",
+        "idempotency.expire_record",
+        _("Expire now"),
+        _("The outcome is forgotten: the next call with the key runs, and takes effect again."),
+        _("The key is free."),
+        lambda seen: seen.state == "completed",
+        lambda seen: ReasonForm,
+    ),
+)
+
+
+def call_of(record: IdempotencyRecord) -> Call:
+    """Give the call whose record this is."""
+    return Call(record.scope, record.operation, record.key, record.fingerprint, record.outline)
+
+
+def store_of(record: IdempotencyRecord) -> BaseStore | None:
+    """
+    Give the store that decides about *record*, or None if none is kept in its database any more.
+
+    One that keeps its claims elsewhere, and its outcomes in this database, is to know as well.
+    """
+    stores = [get_store(alias) for alias in settings.STORES]
+    own = [store for store in stores if store.using == record._state.db]
+    return min(own, key=lambda store: store.supports_atomic, default=None)
+
+
+def mark_of(decision: Decision, record: IdempotencyRecord, seen: Seen) -> str:
+    """Give what proves that *record* was shown as it was *seen*."""
+    return signing.dumps([decision.name, str(record.pk), seen.state, seen.token], salt=SALT)
+
+
+def is_as_seen(mark: str, decision: Decision, record: IdempotencyRecord, seen: Seen) -> bool:
+    """Whether *record* is still as it was when *mark* was made."""
+    try:
+        marked = signing.loads(mark, salt=SALT, max_age=OLDEST)
+    except signing.BadSignature:
+        return False
+    return bool(marked == [decision.name, str(record.pk), seen.state, seen.token])
+
+
+def log_decision(record: IdempotencyRecord, by: str, note: str, at: float) -> None:
+    """Note in the log of *record* who decided what."""
+    CallLog.objects.using(options()["USING"]).create(
+        record_id=record.pk,
+        scope=record.scope,
+        operation=record.operation,
+        outcome="decided",
+        worker=worker(),
+        by=by,
+        note=note,
+        at=moment(at),
+    )

@@ -1,0 +1,82 @@
+"""Filters over millions of records, of which only some columns have an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db import connections
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Statistic
+from ..statistics.flushing import options
+from ..statistics.stuck import abandoned, newest, unknown
+from ..stores.dialects import clock
+from . import words
+
+OPERATIONS = 50
+"""Operations that can be chosen, and days in which they were called."""
+DAYS = 30
+
+STATES = ("unknown", "stuck", "in_progress", "completed", "released")
+
+
+class StateFilter(admin.SimpleListFilter):
+    """By state: an unknown outcome is found by an index, the others among the newest records."""
+
+    title = _("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(name, words.STATES[name]) for name in STATES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        state = self.value()
+        if state == "unknown":
+            return unknown(queryset)
+        if state == "stuck":
+            return abandoned(queryset)
+        if state in STATES:
+            return newest(queryset).filter(state=state)
+        return queryset
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether only the newest records are looked at."""
+        return self.value() in STATES[1:]
+
+
+class OperationFilter(admin.SimpleListFilter):
+    """By operation, of those that were called of late, among the newest records."""
+
+    title = _("operation")
+    parameter_name = "operation"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        found = list(_operations())
+        given = request.GET.get(self.parameter_name)
+        if given and given not in found:
+            found.append(given)  # As from a link of the page with the numbers.
+        return [(name, name) for name in found]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() is None:
+            return queryset
+        return newest(queryset).filter(operation=self.value())
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether only the newest records are looked at."""
+        return self.value() is not None
+
+
+def _operations() -> Iterator[str]:
+    using = options()["USING"]
+    since = clock(connections[using]) - timedelta(days=DAYS)
+    rows = Statistic.objects.using(using).filter(kind="call", starts_at__gte=since)
+    names = rows.order_by("name").values_list("name", flat=True).distinct()
+    yield from names[:OPERATIONS]
