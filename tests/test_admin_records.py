@@ -39,6 +39,11 @@ def staff(*permissions, name="ada"):
     return client
 
 
+@pytest.fixture(autouse=True)
+def no_operations_remembered():
+    filters._operations.cache_clear()
+
+
 @pytest.fixture
 def admin():
     client = Client()
@@ -352,6 +357,7 @@ class TestDecisions:
         row.refresh_from_db()
         assert row.state == "released"
 
+    @pytest.mark.skipif(connection.vendor == "sqlite", reason="no other writer while one works")
     @committing
     def test_run_whose_claim_is_taken_from_it_cannot_complete(self, admin):
         from tests.conftest import elsewhere

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 from django.contrib import admin
@@ -16,11 +16,14 @@ from ..models import Statistic
 from ..statistics.flushing import options
 from ..statistics.stuck import abandoned, newest, unknown
 from ..stores.dialects import clock
+from ..uptime import uptime
 from . import words
 
 OPERATIONS = 50
-"""Operations that can be chosen, and days in which they were called."""
-DAYS = 30
+"""Operations that can be chosen: those that were called within a day."""
+
+REMEMBERED = 60
+"""Seconds for which a process remembers them: it takes a while to find them among many rows."""
 
 STATES = ("unknown", "stuck", "in_progress", "completed", "released")
 
@@ -57,7 +60,7 @@ class OperationFilter(admin.SimpleListFilter):
     parameter_name = "operation"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        found = list(_operations())
+        found = [*_operations(int(uptime() / REMEMBERED))]
         given = request.GET.get(self.parameter_name)
         if given and given not in found:
             found.append(given)  # As from a link of the page with the numbers.
@@ -74,9 +77,11 @@ class OperationFilter(admin.SimpleListFilter):
         return self.value() is not None
 
 
-def _operations() -> Iterator[str]:
+@lru_cache(maxsize=1)
+def _operations(minute: int) -> list[str]:
+    """Give the operations that can be chosen, once in each *minute*."""
     using = options()["USING"]
-    since = clock(connections[using]) - timedelta(days=DAYS)
+    since = clock(connections[using]) - timedelta(days=1)
     rows = Statistic.objects.using(using).filter(kind="call", starts_at__gte=since)
     names = rows.order_by("name").values_list("name", flat=True).distinct()
-    yield from names[:OPERATIONS]
+    return list(names[:OPERATIONS])

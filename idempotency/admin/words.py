@@ -126,7 +126,8 @@ def duration(seconds: float | timedelta | None) -> str:
 def _short(seconds: float) -> str:
     """Give less than ten seconds with two digits or so."""
     if seconds >= 0.9995:
-        return _("%(seconds)s s") % {"seconds": number_format(seconds, 1)}
+        return _("%(seconds)s s") % {"seconds": number_format(round(seconds, 1), 1)}
     milliseconds = seconds * 1_000
-    shown = number_format(milliseconds, 1 if 0 < milliseconds < 9.95 else 0)
+    digits = 1 if 0 < milliseconds < 9.95 else 0
+    shown = number_format(round(milliseconds, digits), digits)
     return _("%(milliseconds)s ms") % {"milliseconds": shown}
