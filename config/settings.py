@@ -85,6 +85,8 @@ if REDIS_URL:
         "locks": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": f"{REDIS_URL}?db=1"},
     }
 
+IDEMPOTENCY_STATISTICS = {"INTERVAL": 1}  # So that a worker that is killed loses few counts.
+
 IN_REDIS = {"BACKEND": "idempotency.locks.redis.RedisLockBackend", "OPTIONS": {"cache": "locks"}}
 IDEMPOTENCY_LOCKS = {
     "default": {},  # Rows of the database.

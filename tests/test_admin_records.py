@@ -453,6 +453,20 @@ class TestDecisions:
 
         assert call().replayed is False
 
+    def test_store_that_cannot_be_made_or_reached_is_told(
+        self, admin, settings, empty_redis, own_redis
+    ):
+        row = record()
+        seen = self.mark(admin, url("expire", row))
+        settings.IDEMPOTENCY_STORES = {"default": {"BACKEND": "no.such.Store"}}
+        assert said(admin.get(url("expire", row))) == ["The store cannot be reached now."]
+
+        options = {"cache": "own", "record": True}
+        settings.IDEMPOTENCY_STORES = {"default": IN_BOTH | {"OPTIONS": options}}
+        own_redis.stop()
+        response = self.decide(admin, url("expire", row), seen=seen)
+        assert said(response)[-1] == "The store cannot be reached now."
+
     def test_store_that_is_kept_nowhere_any_more_is_told(self, admin, settings):
         row = record()
         settings.IDEMPOTENCY_STORES = {"default": {"OPTIONS": {"using": "other"}}}

@@ -18,3 +18,14 @@ def bare(request: HttpRequest) -> HttpResponse:
     """Do the same without protection."""
     effect = Effect.objects.create(name=request.body.decode("utf-8", "replace")[:200])
     return JsonResponse({"effect": effect.pk}, status=201)
+
+
+def strict_policy(get_response):
+    """Forbid whatever does not come from the same origin: inline styles and scripts as well."""
+
+    def middleware(request):
+        response = get_response(request)
+        response["Content-Security-Policy"] = "default-src 'self'"
+        return response
+
+    return middleware

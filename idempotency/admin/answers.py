@@ -44,12 +44,25 @@ def _text(body: bytes) -> str | None:
         text = body.decode()
     except UnicodeDecodeError:
         return None
-    if len(text) <= LONGEST:
-        try:
-            return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-        except (ValueError, RecursionError):
-            return text
-    return text
+    if "\0" in text:
+        return None
+    return _indented(text) if len(text) <= LONGEST else text
+
+
+def _indented(text: str) -> str:
+    """Give *text* as JSON that is easy to read, or as it is where that would change a value."""
+    try:
+        found = json.dumps(json.loads(text, parse_float=_exactly), indent=2, ensure_ascii=False)
+        found.encode()  # Half of a surrogate pair is no text that can be sent.
+    except (ValueError, RecursionError):
+        return text
+    return found
+
+
+def _exactly(number: str) -> float:
+    if repr(float(number)) != number:
+        raise ValueError(f"{number} would be shown as another number.")
+    return float(number)
 
 
 def _safe(location: str) -> str:
@@ -58,4 +71,5 @@ def _safe(location: str) -> str:
         parts = urlsplit(location)
     except ValueError:
         return ""
-    return location if parts.scheme in ("http", "https", "") and location.isprintable() else ""
+    is_plain = location.isprintable() and location == location.strip()
+    return location if is_plain and parts.scheme in ("http", "https", "") else ""

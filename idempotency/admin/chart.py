@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.utils.formats import date_format
 from django.utils.timezone import is_aware, localtime
-from django.utils.translation import gettext
+from django.utils.translation import gettext as _
 
-from ..statistics.figures import DUPLICATES, Bar
-from .words import count, outcome
+from ..statistics.figures import DUPLICATES, Bar, Summary
+from .words import count, outcome, times
 
-WIDTH, HEIGHT = 960, 240
-LEFT, RIGHT, TOP, BOTTOM = 64, 8, 12, 28
-GAP = 0.18
-LABELS = 6
+WIDTH, HEIGHT = 920, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 14, 30
+FLOOR = HEIGHT - BOTTOM
+GAP = 0.16
+"""The part of its slot that a bar leaves free."""
+
+LEAST = 2.0
+"""The height of what is too little to be seen beside the rest."""
+
+PLACES = {"1h": 600, "24h": 14_400, "7d": 86_400, "30d": 5 * 86_400}
+"""Seconds between the words below the bars of each window, in the reader's time."""
+
+EPOCH = datetime(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,57 +58,52 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A bar as a row of the table that says the same."""
+class Series:
+    """An outcome that there is, with its words and its sum."""
 
-    at: str
-    counts: list[str]
+    kind: str
+    label: str
+    total: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A stacked bar chart, and the same in a table."""
+    """A stacked bar chart."""
 
     columns: list[Column]
     lines: list[Mark]
     places: list[Mark]
-    kinds: list[tuple[str, str, str]]  # Name, words and sum of each outcome that there is.
-    rows: list[Row]
-    total: int
-    highest: int
+    series: list[Series]
+    description: str
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
     right: int = WIDTH - RIGHT
     top: int = TOP
-    bottom: int = HEIGHT - BOTTOM
+    floor: int = FLOOR
+    middle: int = (LEFT + WIDTH - RIGHT) // 2
+    span: int = FLOOR - TOP
+    centre: int = (TOP + FLOOR) // 2
 
 
-def chart_of(bars: Sequence[Bar], *, days: bool) -> Chart:
-    """Give the chart of *bars*, which are labelled by dates if they show *days*."""
-    sums = {kind: sum(bar.counts.get(kind, 0) for bar in bars) for kind in DUPLICATES}
-    kinds = [kind for kind in DUPLICATES if sums[kind]]
+def chart_of(summary: Summary) -> Chart:
+    """Give the chart of the bars of *summary*."""
+    bars = summary.bars
     highest = max((sum(bar.counts.values()) for bar in bars), default=0)
-    step = _nice_step(highest)
+    step = nice_step(highest)
     top = max(step, -(-highest // step) * step)
     slot = (WIDTH - LEFT - RIGHT) / max(1, len(bars))
     return Chart(
         columns=[_column(bar, LEFT + slot * place, slot, top) for place, bar in enumerate(bars)],
         lines=[Mark(_y(value, top), count(value)) for value in range(0, top + 1, step)],
-        places=_places(bars, slot, days=days),
-        kinds=[(kind, outcome(kind), count(sums[kind])) for kind in kinds],
-        rows=[
-            Row(_moment(bar), [count(bar.counts.get(kind, 0)) for kind in kinds])
-            for bar in bars
-            if bar.counts
-        ],
-        total=sum(sums.values()),
-        highest=highest,
+        places=list(_places(summary, slot)),
+        series=[Series(kind, outcome(kind), count(total)) for kind, total in _totals(bars)],
+        description=_description(bars),
     )
 
 
-def _nice_step(highest: int) -> int:
-    """Give a round step of which a handful reach up to *highest*."""
+def nice_step(highest: int) -> int:
+    """Give a round step of which at most five reach up to *highest*."""
     size = 1
     while True:
         for factor in (1, 2, 5):
@@ -108,38 +112,65 @@ def _nice_step(highest: int) -> int:
         size *= 10
 
 
+def _totals(bars: list[Bar]) -> list[tuple[str, int]]:
+    totals = ((kind, sum(bar.counts.get(kind, 0) for bar in bars)) for kind in DUPLICATES)
+    return [(kind, total) for kind, total in totals if total]
+
+
 def _y(value: float, top: int) -> float:
-    return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * value / top, 2)
+    return round(FLOOR - (FLOOR - TOP) * value / top, 1)
 
 
 def _column(bar: Bar, x: float, slot: float, top: int) -> Column:
+    left, width = round(x + slot * GAP / 2, 1), round(slot * (1 - GAP), 1)
     boxes: list[Box] = []
-    below = 0
+    base = float(FLOOR)
     for kind in DUPLICATES:
-        number = bar.counts.get(kind, 0)
-        if number:
-            y = _y(below + number, top)
-            height = round(_y(below, top) - y, 2)
-            left, width = round(x + slot * GAP / 2, 2), round(slot * (1 - GAP), 2)
-            boxes.append(Box(kind, left, y, width, height))
-        below += number
-    parts = [f"{outcome(kind)}: {count(number)}" for kind, number in bar.counts.items() if number]
-    return Column("\n".join([_moment(bar), *parts]), round(x, 2), round(slot, 2), boxes)
+        if number := bar.counts.get(kind, 0):
+            height = round(max(LEAST, FLOOR - _y(number, top)), 1)
+            base = round(base - height, 1)
+            boxes.append(Box(kind, left, base, width, height))
+    return Column(_title(bar), round(x, 1), round(slot, 1), boxes)
 
 
-def _places(bars: Sequence[Bar], slot: float, *, days: bool) -> list[Mark]:
-    every = max(1, -(-len(bars) // LABELS))
-    shown = "MONTH_DAY_FORMAT" if days else "TIME_FORMAT"
-    return [
-        Mark(round(LEFT + slot * (place + 0.5), 2), date_format(_local(bar), shown))
-        for place, bar in enumerate(bars)
-        if place % every == every // 2
+def _title(bar: Bar) -> str:
+    lines = [
+        _("%(outcome)s: %(count)s") % {"outcome": outcome(kind), "count": count(bar.counts[kind])}
+        for kind in DUPLICATES
+        if bar.counts.get(kind)
     ]
+    total = sum(bar.counts.values())
+    return "\n".join([date_format(local(bar.starts_at), "DATETIME_FORMAT"), times(total), *lines])
 
 
-def _moment(bar: Bar) -> str:
-    return gettext("from %(time)s") % {"time": date_format(_local(bar), "SHORT_DATETIME_FORMAT")}
+def _places(summary: Summary, slot: float) -> Iterator[Mark]:
+    """Give words below each bar that is the first of a round stretch of the reader's time."""
+    every = PLACES[summary.window.name]
+    is_long = summary.window.length > 86_400
+    before: int | None = None
+    for place, bar in enumerate(summary.bars):
+        at = local(bar.starts_at)
+        stretch = (at.replace(tzinfo=None) - EPOCH) // timedelta(seconds=every)
+        if before is not None and stretch != before:
+            words = date_format(at, "MONTH_DAY_FORMAT" if is_long else "TIME_FORMAT")
+            yield Mark(round(LEFT + slot * (place + 0.5), 1), words)
+        before = stretch
 
 
-def _local(bar: Bar) -> datetime:
-    return localtime(bar.starts_at) if is_aware(bar.starts_at) else bar.starts_at
+def _description(bars: list[Bar]) -> str:
+    total = sum(sum(bar.counts.values()) for bar in bars)
+    if not total:
+        return _("No duplicate came in this time.")
+    highest = max(bars, key=lambda bar: sum(bar.counts.values()))
+    parts = [f"{outcome(kind)} {count(number)}" for kind, number in _totals(bars)]
+    return _("%(total)s: %(parts)s. The most in one bar, %(most)s, from %(time)s on.") % {
+        "total": times(total),
+        "parts": ", ".join(parts),
+        "most": count(sum(highest.counts.values())),
+        "time": date_format(local(highest.starts_at), "DATETIME_FORMAT"),
+    }
+
+
+def local(instant: datetime) -> datetime:
+    """Give *instant* by the reader's clock."""
+    return localtime(instant) if is_aware(instant) else instant

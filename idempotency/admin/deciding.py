@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -15,11 +16,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..exceptions import IdempotencyError
+from ..exceptions import IdempotencyError, InvalidBackend
 from ..models import IdempotencyRecord
 from ..stores.base import Seen
 from . import words
-from .decisions import Decision, call_of, is_as_seen, log_decision, mark_of, store_of
+from .decisions import Decision, Keeper, is_as_seen, keeper_of, log_decision, mark_of
 from .pages import breadcrumbs_are_a_list
 
 if TYPE_CHECKING:
@@ -39,19 +40,35 @@ class DecidingMixin(Base):
         if record is None:
             return self._gone(request, object_id)
         try:
-            store = store_of(record)
-            seen = None if store is None else store.look(call_of(record))
-        except IdempotencyError:
+            keeper = keeper_of(record)
+            if keeper is None:
+                return self._in_another_state(request, record)
+            with transaction.atomic(using=keeper.using):
+                return self._decide(request, record, decision, keeper)
+        except (IdempotencyError, InvalidBackend):
             return self._say(request, record, _("The store cannot be reached now."))
-        if store is None or seen is None or not decision.applies(seen):
-            return self._say(
-                request, record, _("The record is in another state. Nothing was done.")
-            )
+
+    def _decide(
+        self, request: HttpRequest, record: Any, decision: Decision, keeper: Keeper
+    ) -> HttpResponse:
+        seen = keeper.look_again() if request.method == "POST" else keeper.look()
+        if seen is None or not decision.applies(seen):
+            return self._in_another_state(request, record)
         form = decision.form_for(seen)(request.POST or None)
-        if request.method == "POST" and form.is_valid():
-            if not is_as_seen(request.POST.get("seen", ""), decision, record, seen):
-                return self._changed(request, record)
-            return self._decide(request, record, decision, form, seen)
+        if request.method != "POST" or not form.is_valid():
+            return self._page(request, record, decision, form, seen)
+        mark, decided = request.POST.get("seen", ""), form.decided()
+        if not (is_as_seen(mark, decision, record, seen) and keeper.decide(seen, *decided)):
+            return self._changed(request, record)
+        note = f"{decision.title}: {form.cleaned_data['reason']}"
+        self.log_change(request, record, note)
+        log_decision(record, f"user:{request.user.pk}", note, time.time())
+        keeper.tell(seen, *decided)
+        return self._say(request, record, str(decision.done), messages.SUCCESS)
+
+    def _page(
+        self, request: HttpRequest, record: Any, decision: Decision, form: Any, seen: Seen
+    ) -> HttpResponse:
         context = {
             **self._frame(request, record, decision.title),
             "decision": decision,
@@ -64,20 +81,9 @@ class DecidingMixin(Base):
         }
         return TemplateResponse(request, "admin/idempotency/record_decision.html", context)
 
-    def _decide(
-        self, request: HttpRequest, record: Any, decision: Decision, form: Any, seen: Seen
-    ) -> HttpResponse:
-        store = store_of(record)
-        try:
-            decided = store is not None and store.decide(call_of(record), seen, *form.decided())
-        except IdempotencyError:
-            return self._say(request, record, _("The store cannot be reached now."))
-        if not decided:
-            return self._changed(request, record)
-        reason = form.cleaned_data["reason"]
-        self.log_change(request, record, f"{decision.title}: {reason}")
-        log_decision(record, f"user:{request.user.pk}", f"{decision.title}: {reason}", time.time())
-        return self._say(request, record, str(decision.done), messages.SUCCESS)
+    def _in_another_state(self, request: HttpRequest, record: Any) -> HttpResponse:
+        message = _("The record is in another state. Nothing was done.")
+        return self._say(request, record, message)
 
     def _changed(self, request: HttpRequest, record: Any) -> HttpResponse:
         return self._say(request, record, _("It has changed since you looked. Nothing was done."))

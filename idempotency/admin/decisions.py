@@ -10,19 +10,25 @@ from typing import Any
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core import signing
+from django.db import connections, router
 from django.utils.translation import gettext_lazy as _
 
-from ..conf import settings
+from ..conf import STORE, settings
 from ..models import CallLog, IdempotencyRecord
+from ..pessimistic import lock_row
 from ..statistics.flushing import options
 from ..statistics.instants import moment
 from ..statistics.writing import worker
 from ..stores import get_store
 from ..stores.base import Answer, BaseStore, Call, Seen, State
+from ..stores.database import DatabaseStore
+from ..stores.reaching import reach
 
 SALT = "idempotency.admin.records"
 OLDEST = 3_600
 """Seconds after which a page is too old to decide by."""
+WAIT = 5
+"""Seconds for which a decision waits for a call that holds the record."""
 
 
 class ReasonForm(forms.Form):
@@ -71,19 +77,29 @@ class ResolveForm(ReasonForm):
 
     def clean_body(self) -> str:
         body: str = self.cleaned_data["body"]
-        if self.cleaned_data.get("outcome") == "completed":
+        if self.cleaned_data.get("outcome") == "completed" and not self._is_empty:
             try:
-                json.loads(body or "null")
-            except ValueError as error:
+                json.loads(body, parse_constant=_refuse)
+            except (ValueError, RecursionError) as error:
                 raise forms.ValidationError(_("This is not JSON.")) from error
         return body
 
     def decided(self) -> tuple[State, Answer]:
         if self.cleaned_data["outcome"] == "released":
             return super().decided()
+        if self._is_empty:
+            return "completed", Answer(204, [], b"")
         body: str = self.cleaned_data["body"]
         headers = [["Content-Type", "application/json"]]
         return "completed", Answer(self.cleaned_data["status"] or 200, headers, body.encode())
+
+    @property
+    def _is_empty(self) -> bool:
+        return self.cleaned_data.get("status") == 204  # It never has a body.
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +151,50 @@ def call_of(record: IdempotencyRecord) -> Call:
     return Call(record.scope, record.operation, record.key, record.fingerprint, record.outline)
 
 
-def store_of(record: IdempotencyRecord) -> BaseStore | None:
+class Keeper:
     """
-    Give the store that decides about *record*, or None if none is kept in its database any more.
+    The table that has a record, and the stores in front of it that are to know what is decided.
 
-    One that keeps its claims elsewhere, and its outcomes in this database, is to know as well.
+    Every `DatabaseStore` on one database writes the same table, whatever its alias.
     """
+
+    def __init__(self, call: Call, using: str, stores: list[BaseStore]) -> None:
+        self.call, self.using = call, using
+        retention = max(store.retention for store in stores)
+        options = {**STORE, "RETENTION": retention, "OPTIONS": {"using": using}}
+        self.table = DatabaseStore("", options)
+        self.others = [store for store in stores if not isinstance(store, DatabaseStore)]
+
+    def look(self) -> Seen | None:
+        """Give the record as it is now."""
+        return self.table.look(self.call)
+
+    def look_again(self) -> Seen | None:
+        """Give the record as it is, and as nobody renews it until the transaction ends."""
+        rows = IdempotencyRecord._base_manager.using(self.using)
+        try:
+            reach(connections[self.using], lambda: lock_row(rows, pk=self.call.id, wait=WAIT))
+        except IdempotencyRecord.DoesNotExist:
+            return None
+        return self.look()
+
+    def decide(self, seen: Seen, state: State, answer: Answer) -> bool:
+        """Write what was decided over the record that was *seen*; tell if it was still so."""
+        return self.table.decide(self.call, seen, state, answer)
+
+    def tell(self, seen: Seen, state: State, answer: Answer) -> None:
+        """Let the other stores know, last in the transaction: one that cannot be told undoes it."""
+        for store in self.others:
+            store.decide(self.call, seen, state, answer)
+
+
+def keeper_of(record: IdempotencyRecord) -> Keeper | None:
+    """Give the keeper of *record*, or None if no store keeps records in its database any more."""
+    using = router.db_for_write(IdempotencyRecord, instance=record)
     stores = [get_store(alias) for alias in settings.STORES]
-    own = [store for store in stores if store.using == record._state.db]
-    return min(own, key=lambda store: store.supports_atomic, default=None)
+    own = [store for store in stores if store.using == using]
+    call = call_of(record)
+    return Keeper(call, using, own) if own and call.id == record.pk else None
 
 
 def mark_of(decision: Decision, record: IdempotencyRecord, seen: Seen) -> str:

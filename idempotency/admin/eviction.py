@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
@@ -15,12 +16,12 @@ from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..exceptions import IdempotencyError
-from ..keys import record_id
+from ..exceptions import IdempotencyError, InvalidBackend
 from ..locks.aliases import get_backend
-from ..locks.base import LiveLock
+from ..locks.base import BaseLockBackend, LiveLock
 from ..models import LockLease
 from .pages import breadcrumbs_are_a_list
+from .standing import ReleaseUrl
 
 if TYPE_CHECKING:
     Base = admin.ModelAdmin[Any]
@@ -28,74 +29,102 @@ else:  # Named before ModelAdmin, whose class takes no type arguments.
     Base = object
 
 SALT = "idempotency.admin.locks"
-OLDEST = 3_600
-"""Seconds after which a page that showed a lock is too old to release it by."""
 
 
 class ReasonForm(forms.Form):
     """Why somebody does by hand what the app does by itself, for those who ask later."""
 
+    required_css_class = "required"
+
     reason = forms.CharField(
         label=gettext_lazy("Reason"),
+        help_text=gettext_lazy("It is kept in the history, with your name."),
         max_length=1_000,
         widget=AdminTextareaWidget(attrs={"rows": 3}),
     )
 
 
-def may_evict(request: HttpRequest) -> bool:
-    return request.user.has_perm("idempotency.release_lock")
-
-
 def seen_lock(alias: str, lock: LiveLock) -> str:
-    """Give what proves that *lock* was shown, with this holder."""
-    return signing.dumps([alias, lock.name, lock.owner, lock.token], salt=SALT, compress=True)
+    """Give what proves that *lock* was shown, with this holder; the same each time."""
+    shown = [alias, lock.name, lock.owner, lock.token]
+    return signing.Signer(salt=SALT).sign_object(shown, compress=True)
+
+
+def read_seen(seen: str) -> tuple[BaseLockBackend, LiveLock] | None:
+    """Give the backend and the lock that were shown; None if they were not."""
+    try:
+        alias, name, owner, token = signing.Signer(salt=SALT).unsign_object(seen)
+        return get_backend(alias), LiveLock(name, owner, token, None, None)
+    except (signing.BadSignature, InvalidBackend):
+        return None
 
 
 class EvictionMixin(Base):
     """The page that confirms the release of a lock."""
 
-    def evict_view(self, request: HttpRequest) -> HttpResponse:
+    def release_urls(self, request: HttpRequest) -> ReleaseUrl:
+        """Give what gives the address of that page, if this person may release the lock."""
+        is_allowed = _may_release(request)
+        page = self._address("release")
+
+        def release_url(alias: str, lock: LiveLock) -> str:
+            if not (is_allowed and get_backend(alias).supports_eviction):
+                return ""
+            return f"{page}?{urlencode({'lock': seen_lock(alias, lock)})}"
+
+        return release_url
+
+    def release_view(self, request: HttpRequest) -> HttpResponse:
         """Show the page, or release the lock if it is confirmed."""
-        if not (self.has_view_permission(request) and may_evict(request)):
+        if not (self.has_view_permission(request) and _may_release(request)):
             raise PermissionDenied
         seen = request.POST.get("lock") or request.GET.get("lock", "")
-        try:
-            alias, *facts = signing.loads(seen, salt=SALT, max_age=OLDEST)
-        except signing.BadSignature:
-            return self._say(request, _("That page is too old: look again."), messages.WARNING)
-        lock = LiveLock(*facts, held_for=None, left=None)  # type: ignore[misc]
-        form = ReasonForm(request.POST or None)
-        if request.method == "POST" and form.is_valid():
-            return self._evict(request, alias, lock, form.cleaned_data["reason"])
+        found = read_seen(seen)
+        if found is None or not found[0].supports_eviction:
+            message = _("That page cannot be read any more, and nothing was done. Look again.")
+            return self._say(request, message, messages.WARNING)
+        form = ReasonForm(request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            return self._release(request, *found, form.cleaned_data["reason"])
         context = {
             **self.admin_site.each_context(request),
-            "title": _("Release the lock?"),
+            "title": _("Release this lock?"),
             "opts": self.opts,
-            "alias": alias,
-            "lock": lock,
+            "below_list": True,
+            "page_url": self._address("changelist"),
+            "alias": found[0].alias,
+            "lock": found[1],
             "seen": seen,
             "form": form,
             "breadcrumbs_are_a_list": breadcrumbs_are_a_list(),
         }
-        return TemplateResponse(request, "admin/idempotency/evict.html", context)
+        return TemplateResponse(request, "admin/idempotency/release_lock.html", context)
 
-    def _evict(self, request: HttpRequest, alias: str, lock: LiveLock, reason: str) -> HttpResponse:
-        words = {"name": lock.name}
+    def _release(
+        self, request: HttpRequest, backend: BaseLockBackend, lock: LiveLock, reason: str
+    ) -> HttpResponse:
+        words = {"name": lock.name, "owner": lock.owner, "token": lock.token, "reason": reason}
         try:
-            freed = get_backend(alias).evict(lock)
-        except IdempotencyError:
-            return self._say(
-                request, _("“%(name)s” cannot be reached now.") % words, messages.ERROR
-            )
-        if not freed:
-            message = _("“%(name)s” has another holder by now, or none. Nothing was done.")
+            is_freed = backend.evict(lock)
+        except IdempotencyError as error:
+            message = _("Nobody can tell whether “%(name)s” was released. Look again. %(why)s")
+            return self._say(request, message % {**words, "why": error}, messages.ERROR)
+        if not is_freed:
+            message = _("“%(name)s” has another holder by now, or none: nothing was done.")
             return self._say(request, message % words, messages.WARNING)
-        kept = LockLease(pk=record_id("lock", alias, lock.name), name=lock.name)
-        self.log_change(request, kept, f"Released from {lock.owner} (token {lock.token}): {reason}")
-        message = _("“%(name)s” is free. Whoever held it finds it lost.")
+        message = _("Released from %(owner)s, token %(token)s: %(reason)s")
+        self.log_change(request, LockLease(pk=None, name=lock.name), message % words)
+        message = _("“%(name)s” was released. Whoever held it finds it lost.")
         return self._say(request, message % words, messages.SUCCESS)
 
     def _say(self, request: HttpRequest, message: str, level: int) -> HttpResponse:
         self.message_user(request, message, level)
-        name = "admin:idempotency_statistic_changelist"
-        return HttpResponseRedirect(reverse(name, current_app=self.admin_site.name))
+        return HttpResponseRedirect(self._address("changelist"))
+
+    def _address(self, page: str) -> str:
+        name = f"admin:idempotency_statistic_{page}"
+        return reverse(name, current_app=self.admin_site.name)
+
+
+def _may_release(request: HttpRequest) -> bool:
+    return request.user.has_perm("idempotency.release_lock")

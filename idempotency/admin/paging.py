@@ -20,6 +20,15 @@ class CappedPaginator(Base):
     """Counts at most `MOST` rows: counting millions takes longer than anybody waits."""
 
     @cached_property
+    def _found(self) -> int:
+        rows: Any = self.object_list
+        return int(rows.values("pk")[: MOST + 1].count())
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether there are more rows than are counted."""
+        return self._found > MOST
+
+    @cached_property
     def count(self) -> int:
-        rows: Any = self.object_list[:MOST]
-        return int(rows.count())
+        return min(self._found, MOST)

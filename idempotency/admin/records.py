@@ -139,7 +139,7 @@ class RecordAdmin(ReadOnlyMixin, DecidingMixin, Base):
             filters = found["cl"].filter_specs
             found["is_bounded"] = any(getattr(one, "is_bounded", False) for one in filters)
             found["newest"], found["most"] = words.count(NEWEST), words.count(MOST)
-            found["is_capped"] = found["cl"].result_count >= MOST
+            found["is_capped"] = found["cl"].paginator.is_capped
         return response
 
     def get_urls(self) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from django.template.defaultfilters import filesizeformat
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, pgettext_lazy
+from django.utils.translation import gettext_lazy, ngettext, pgettext_lazy
 
 NOTHING = "\u2013"
 
@@ -104,6 +104,11 @@ def size(octets: int | None) -> str:
     return _("not kept") if octets is None else filesizeformat(octets)
 
 
+def times(duplicates: int) -> str:
+    words = ngettext("%(count)s duplicate", "%(count)s duplicates", duplicates)
+    return words % {"count": count(duplicates)}
+
+
 def duration(seconds: float | timedelta | None) -> str:
     """Give a length of time in one unit or two, such as "320 ms", "4.5 s" and "3 h 20 min"."""
     if seconds is None:
@@ -126,8 +131,12 @@ def duration(seconds: float | timedelta | None) -> str:
 def _short(seconds: float) -> str:
     """Give less than ten seconds with two digits or so."""
     if seconds >= 0.9995:
-        return _("%(seconds)s s") % {"seconds": number_format(round(seconds, 1), 1)}
+        return _("%(seconds)s s") % {"seconds": decimal(seconds)}
     milliseconds = seconds * 1_000
-    digits = 1 if 0 < milliseconds < 9.95 else 0
-    shown = number_format(round(milliseconds, digits), digits)
+    shown = decimal(milliseconds) if 0 < milliseconds < 9.95 else count(round(milliseconds))
     return _("%(milliseconds)s ms") % {"milliseconds": shown}
+
+
+def decimal(value: float) -> str:
+    """Give a number with one digit after the point."""
+    return number_format(round(value, 1), 1)  # It cuts what it does not show.

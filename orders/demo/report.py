@@ -105,6 +105,7 @@ def welcome(console: Console, address: str, username: str, password: str) -> Non
     """Say where to look in the browser."""
     rows = Table.grid(padding=(0, 2))
     rows.add_row("Try it", address)
+    rows.add_row("See what was stopped", f"{address}admin/idempotency/statistic/")
     rows.add_row("Admin", f"{address}admin/")
     rows.add_row("Log in as", f"{username}  with the password  {password}")
     panel = Panel(rows, title="Still serving", subtitle="Ctrl-C ends it", expand=False)
