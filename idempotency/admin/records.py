@@ -67,12 +67,12 @@ class RecordAdmin(ReadOnlyMixin, DecidingMixin, Base):
     list_display = (
         "shown_key",
         "operation",
-        "scope",
         "shown_state",
-        "answer",
         "duplicates",
         "age",
         "lease",
+        "scope",
+        "answer",
     )
     list_filter = (StateFilter, OperationFilter)
     ordering = ("-purge_after",)
