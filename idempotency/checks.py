@@ -15,7 +15,9 @@ from django.db import connections
 from django.utils.module_loading import import_string
 
 from .conf import STATISTICS, settings
+from .statistics.flushing import options
 from .stores import build_store
+from .tables import check_table
 
 MIDDLEWARE = "idempotency.middleware.IdempotencyMiddleware"
 BEFORE = (
@@ -130,7 +132,15 @@ def check_services(
             store = build_store(alias)
             if store.using is None or store.using in list(databases or []):
                 found += store.check_service()
-    return found
+    return [*found, *_check_statistics(list(databases or []))]
+
+
+def _check_statistics(databases: Sequence[str]) -> list[CheckMessage]:
+    from .models import Statistic
+
+    using = options()["USING"]
+    asked = settings.STATISTICS is not False and using in databases
+    return check_table("IDEMPOTENCY_STATISTICS", using, Statistic) if asked else []
 
 
 @register(Tags.compatibility)

@@ -98,6 +98,7 @@ class Run(Generic[Result]):
                 found = self.claiming.claim(lease=None)
                 if isinstance(found, Claim):
                     finished = self._finish(found, work)
+            self.report.is_over = True
         except Unconfirmed:
             if isinstance(found, Claim) and not self.settling.was_settled(found):
                 raise

@@ -45,7 +45,9 @@ class Report:
         self.status: int | None = None
         self.status_of: Callable[[BaseException], int | None] = lambda error: None
         self._started_at = time.perf_counter()
-        self._is_committed = False
+        self.is_over = False
+        """Whether the transaction of the claim has ended without an error."""
+        self._awaits_commit = False
         self._pending: CallEvent | None = None
 
     def told(self, execute: Callable[[], Outcome[Result]]) -> Outcome[Result]:
@@ -73,23 +75,20 @@ class Report:
         if claim.taken_over:
             announce(self._event("taken_over", seconds=0.0))
         if claim.lease is None:
-            self.progress.claiming.store.when_committed(self._commit)
+            self._awaits_commit = self.progress.claiming.store.when_committed(self._commit)
 
     def _commit(self) -> None:
-        self._is_committed = True
+        self._awaits_commit = False
         if self._pending is not None:
             announce(self._pending)
 
-    @property
-    def _awaits_commit(self) -> bool:
-        claim = self.progress.claiming.claimed
-        return claim is not None and claim.lease is None and not self._is_committed
-
     def _tell(self, outcome: Outcome[Any]) -> None:
         state = self.progress.settling.ended_as
-        event = self._event(self._outcome_of(outcome, state))
-        # What was rolled back is certain; the commit of the rest may be up to a caller's.
-        if self.progress.has_started and state is not None and self._awaits_commit:
+        self._announce(self._event(self._outcome_of(outcome, state)), state)
+
+    def _announce(self, event: CallEvent, state: State | None) -> None:
+        """Tell of *event*; one that wrote a *state* may yet be undone by a caller's transaction."""
+        if self._awaits_commit and state is not None:
             self._pending = event
         else:
             announce(event)
@@ -100,11 +99,20 @@ class Report:
         return _ENDS.get(state, "released") if self.progress.has_started else "unprotected"
 
     def _tell_error(self, error: BaseException) -> None:
-        outcome = self._outcome_after(error)
+        state = self._state_after_error()
+        outcome = self._outcome_after(error, state)
         if outcome is not None:
-            announce(self._event(outcome, status=self.status_of(error)))
+            self._announce(self._event(outcome, status=self.status_of(error)), state)
 
-    def _outcome_after(self, error: BaseException) -> CallOutcome | None:
+    def _state_after_error(self) -> State | None:
+        """Give what the claim was ended as, unless that was undone with its transaction."""
+        settling, claim = self.progress.settling, self.progress.claiming.claimed
+        if claim is None or claim.lease is not None or self.is_over or settling.ended_as is None:
+            return settling.ended_as
+        # The commit failed, or a hook after it.
+        return None if self._awaits_commit else settling.settled_as(claim)
+
+    def _outcome_after(self, error: BaseException, state: State | None) -> CallOutcome | None:
         if self.progress.is_unprotected:
             return "unprotected"
         if not self.progress.has_started:
@@ -112,7 +120,6 @@ class Report:
             return next(named, None if self.progress.claiming.claimed is None else "released")
         if isinstance(error, StaleClaim) or self.progress.settling.was_lost:
             return "lost"
-        state = None if self._awaits_commit else self.progress.settling.ended_as
         undone: CallOutcome = "store_error" if isinstance(error, Unconfirmed) else "released"
         return _ENDS.get(state, undone)
 

@@ -125,10 +125,20 @@ def is_in_transaction(connection: Any) -> bool:
     # Django itself asks this, for durable blocks: within a TestCase nothing is ever committed.
     block = next(iter(connection.atomic_blocks), None)
     if connection.in_atomic_block:
-        return not getattr(block, "_from_testcase", False)
+        return not _is_of_a_test(block)
     if connection.connection is not None and not connection.autocommit:
         raise TransactionManagementError(_BY_HAND.format(connection.alias))
     return False
+
+
+def is_nested(connection: Any) -> bool:
+    """Whether the open transaction is within another one, that of Django's TestCase aside."""
+    blocks = [each for each in connection.atomic_blocks if not _is_of_a_test(each)]
+    return len(blocks) > 1
+
+
+def _is_of_a_test(block: Any) -> bool:
+    return bool(getattr(block, "_from_testcase", False))
 
 
 _BY_HAND = (

@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Generic, TypeVar
 
+from django.db.transaction import TransactionManagementError
+
 from .codecs import Codec, Verdict
 from .exceptions import StaleClaim, StoreUnavailable
 from .policy import Policy
@@ -61,7 +63,7 @@ class Settling(Generic[Result]):
                 failure = error
                 if time.monotonic() > deadline and not isinstance(error, StaleClaim):
                     break
-                if state := self._settled_as(claim):
+                if state := self.settled_as(claim):
                     self.ended_as = state
                     return None
                 if isinstance(error, StaleClaim):
@@ -99,12 +101,13 @@ class Settling(Generic[Result]):
 
     def was_settled(self, claim: Claim) -> bool:
         """Look whether the end of *claim* was committed, when nothing confirmed it."""
-        return self._settled_as(claim) is not None
+        return self.settled_as(claim) is not None
 
-    def _settled_as(self, claim: Claim) -> State | None:
+    def settled_as(self, claim: Claim) -> State | None:
+        """Give what *claim* was ended as, or None if it was not, or nobody can tell."""
         try:
             seen = self.store.look(claim.call)
-        except StoreUnavailable:
+        except (StoreUnavailable, TransactionManagementError):
             return None
         if seen is None or seen.token != claim.token or seen.state == "in_progress":
             return None

@@ -10,7 +10,7 @@ from django.views import View
 from django_redis.pool import ConnectionFactory
 
 from idempotency import InvalidBackend, checks, idempotent_view, lock, lock_checks
-from idempotency.models import IdempotencyRecord
+from idempotency.models import IdempotencyRecord, Statistic
 from idempotency.stores.database import DatabaseStore
 from tests.conftest import IN_REDIS
 from tests.models import Task
@@ -184,6 +184,18 @@ def test_broken_table_is_an_error(monkeypatch):
     assert [message.id for message in checks.check_tables(databases=["default"])] == [
         "idempotency.E004"
     ]
+
+
+@pytest.mark.parametrize(
+    ("statistics", "told"), [({}, True), ({"USING": "other"}, False), (False, False)]
+)
+@pytest.mark.django_db(databases=["default", "other"])
+def test_statistics_without_a_table_are_told(settings, monkeypatch, statistics, told):
+    settings.IDEMPOTENCY_STATISTICS = statistics
+    monkeypatch.setitem(Statistic._meta.__dict__, "db_table", "no_table")
+
+    found = checks.check_services(databases=["default"])
+    assert ["IDEMPOTENCY_STATISTICS" in one.msg for one in found] == [True] * told
 
 
 def test_table_that_is_missing_is_told_if_databases_may_be_asked(not_migrated):

@@ -15,8 +15,9 @@ from idempotency.management.terminal import columns, duration
 from idempotency.models import Statistic
 from idempotency.pessimistic import lock_row
 from idempotency.statistics import asking
-from idempotency.statistics.blocking import row_locks, without_values
+from idempotency.statistics.blocking import row_locks
 from idempotency.statistics.holdings import held_locks
+from idempotency.statistics.masking import without_values
 from tests.conftest import elsewhere, wait_until
 from tests.models import Ticket
 from tests.test_summary import LONG_BEHIND, count, log, record
@@ -165,6 +166,8 @@ def test_session_that_waits_for_a_row_is_shown_with_whom_it_waits_for():
     assert one.blocked_by
     assert one.session not in one.blocked_by
     assert one.table == Ticket._meta.db_table
+    assert one.waits_for >= 0
+    assert one.statement.startswith(("UPDATE", "SELECT"))
     assert "secret-7" not in one.statement
     assert "Waiting for row locks in" in text
 
@@ -178,18 +181,72 @@ def test_databases_that_are_away_say_so(monkeypatch):
     failures = {one.database: one.failure for one in row_locks()}
     assert failures["default"] == ""
     assert "Error)" in failures["other"]
+    assert "no_such_database" not in failures["other"]
+
+
+def test_databases_of_another_kind_are_not_asked(monkeypatch):
+    monkeypatch.setattr(type(connections["other"]), "vendor", "oracle")
+
+    assert row_locks() == []
+
+
+@pytest.mark.skipif("connection.vendor != 'mysql'", reason="there everybody may ask")
+def test_missing_privilege_is_told_as_that(monkeypatch):
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE USER IF NOT EXISTS 'idempotency_few'@'%%'")
+        cursor.execute(f"GRANT SELECT ON `{connection.settings_dict['NAME']}`.* TO idempotency_few")
+    for alias in connections:
+        monkeypatch.setitem(connections[alias].settings_dict, "USER", "idempotency_few")
+    found = row_locks()
+    monkeypatch.undo()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP USER 'idempotency_few'@'%%'")
+
+    assert "needs the PROCESS privilege" in {one.database: one.failure for one in found}["default"]
+
+
+@pytest.mark.parametrize("vendor", ["postgresql", "mysql"])
+@pytest.mark.parametrize(
+    ("query", "masked"),
+    [
+        ("SELECT 1 WHERE a = 'it''s'\n AND b=2.5", "SELECT ? WHERE a = ? AND b=?"),
+        ("UPDATE t1 SET a = 0x5e, b = 1e5, c = .5", "UPDATE t1 SET a = ?, b = ?, c = ?"),
+        ("UPDATE t1 SET a = 'secret that was cut of", "UPDATE t1 SET a = ?"),
+        ("UPDATE t1 /* user='secret' */ SET a = 1", "UPDATE t1 SET a = ?"),
+        ("UPDATE t1 /* secret", "UPDATE t1"),
+        ("DELETE FROM t1 -- it's secret\nWHERE a = 'b'", "DELETE FROM t1 WHERE a = ?"),
+        ("SELECT " + "x" * 400, ("SELECT " + "x" * 400)[:300]),
+    ],
+)
+def test_statement_is_shown_without_its_values(vendor, query, masked):
+    assert without_values(query, vendor) == masked
 
 
 @pytest.mark.parametrize(
     ("query", "masked"),
     [
-        ("SELECT 1 WHERE a = 'it''s'\n AND b=2.5", "SELECT ? WHERE a = ? AND b=?"),
-        ("UPDATE t1 SET x = $tag$secret$tag$", "UPDATE t1 SET x = ?"),
-        ("SELECT " + "x" * 400, ("SELECT " + "x" * 400)[:300]),
+        ("UPDATE t1 SET x = $tag$a $ secret$tag$, y = $1", "UPDATE t1 SET x = ?, y = $1"),
+        ("UPDATE t1 SET x = $$secret that was cut", "UPDATE t1 SET x = ?"),
+        ("UPDATE \"it's\" SET x = 'a\\', y = 'b'", 'UPDATE "it\'s" SET x = ?, y = ?'),
+        ("UPDATE t1 SET x =  E'a\\'secret', y = e'\\", "UPDATE t1 SET x = ?, y = ?"),
+        ("SELECT a #> '{b}' FROM t1", "SELECT a #> ? FROM t1"),
     ],
 )
-def test_statement_is_shown_without_its_values(query, masked):
-    assert without_values(query) == masked
+def test_values_are_told_as_postgresql_writes_them(query, masked):
+    assert without_values(query, "postgresql") == masked
+
+
+@pytest.mark.parametrize(
+    ("query", "masked"),
+    [
+        ("UPDATE t1 SET x = 'O\\'Brien', y = 'a\\", "UPDATE t1 SET x = ?, y = ?"),
+        ('UPDATE t1 SET x = "O\\"Brien", y = "a', "UPDATE t1 SET x = ?, y = ?"),
+        ("UPDATE `it's` SET x = 'a'", "UPDATE `it's` SET x = ?"),
+        ("UPDATE t1 SET x = 3--2 # it's secret", "UPDATE t1 SET x = ?--?"),
+    ],
+)
+def test_values_are_told_as_mysql_writes_them(query, masked):
+    assert without_values(query, "mysql") == masked
 
 
 @pytest.mark.parametrize(

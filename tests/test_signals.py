@@ -5,9 +5,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse, JsonResponse
-from django.test import Client
+from django.test import Client, TestCase
 
 from idempotency import (
     KeyInProgress,
@@ -171,6 +171,38 @@ def test_call_in_a_transaction_that_is_rolled_back_was_none():
         fail()
 
     assert heard == []
+
+
+def test_error_that_is_kept_is_announced_with_the_transaction_around():
+    def work():
+        fail()
+
+    with hearing() as heard, transaction.atomic():
+        with pytest.raises(ZeroDivisionError):
+            call(work, on_error="store")
+        before = list(heard)
+
+    assert before == []
+    assert [event.outcome for event in heard] == ["executed"]
+
+
+def test_commit_that_fails_leaves_nothing_executed():
+    with hearing() as heard, pytest.raises(IntegrityError):
+        call(lambda: Letter.objects.create(twin_id=7).pk)  # Found out at the commit.
+
+    assert [event.outcome for event in heard] == ["released"]
+    assert call().replayed is False
+
+
+class TestInATestOfDjango(TestCase):
+    """A transaction that is never committed is around it, and none of the caller's own."""
+
+    def test_call_is_announced_at_once_and_without_a_hook(self):
+        with hearing() as heard, self.captureOnCommitCallbacks() as callbacks:
+            call()
+
+        assert [event.outcome for event in heard] == ["executed"]
+        assert callbacks == []
 
 
 def test_store_that_is_away_is_announced_for_refused_and_unprotected_calls(store_away):

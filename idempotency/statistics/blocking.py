@@ -7,15 +7,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils.translation import gettext as _
 
 from .asking import ask_all, failure_of
 from .figures import RowLock, RowLocks
+from .masking import without_values
 
 MOST = 50
 
-_VALUE = re.compile(r"'(?:[^']|'')*'|\b\d+(?:\.\d+)?\b|\$\w*\$.*?\$\w*\$", re.S)
+ASKED = ("postgresql", "mysql")
+"""The kinds of databases that can tell who waits."""
+
+_DENIED = 1227
 _TABLE = re.compile(r"\b(?:FROM|UPDATE|INTO|JOIN)\s+[`\"]?([\w.]+)", re.I)
 
 _POSTGRESQL = """
@@ -36,18 +41,18 @@ _MARIADB = """
 """
 _MYSQL = """
     SELECT waiting_pid, GROUP_CONCAT(blocking_pid), MIN(wait_age_secs), MIN(waiting_query)
-    FROM sys.innodb_lock_waits GROUP BY waiting_pid LIMIT %s
-"""
+    FROM sys.x$innodb_lock_waits GROUP BY waiting_pid LIMIT %s
+"""  # Without "x$" it would have statements whose middle is left out, and so where a string ends.
 
 
 def row_locks() -> list[RowLocks]:
     """Give who waits for whom in each database whose kind can tell it."""
-    aliases = [alias for alias in connections if connections[alias].vendor != "sqlite"]
+    aliases = [alias for alias in connections if connections[alias].vendor in ASKED]
     questions: dict[str, Callable[[], list[RowLock]]] = {
         alias: partial(_waiting, alias) for alias in aliases
     }
     return [
-        RowLocks(alias, [], failure_of(answer))
+        RowLocks(alias, [], _failure(answer))
         if isinstance(answer, Exception)
         else RowLocks(alias, answer)
         for alias, answer in ask_all(questions).items()
@@ -58,7 +63,13 @@ def _waiting(alias: str) -> list[RowLock]:
     connection = connections[alias]
     with connection.cursor() as cursor:
         cursor.execute(_statement(connection), [MOST])
-        return [_row_lock(alias, *row) for row in cursor.fetchall()]
+        return [_row_lock(connection, *row) for row in cursor.fetchall()]
+
+
+def _failure(error: Exception) -> str:
+    if isinstance(error, DatabaseError) and _DENIED in error.args:
+        return _("its user needs the PROCESS privilege")
+    return failure_of(error)
 
 
 def _statement(connection: BaseDatabaseWrapper) -> str:
@@ -68,20 +79,17 @@ def _statement(connection: BaseDatabaseWrapper) -> str:
     return _MARIADB if is_mariadb else _MYSQL
 
 
-def _row_lock(alias: str, session: int, blocked_by: Any, seconds: Any, query: Any) -> RowLock:
-    statement = without_values(str(query or ""))
+def _row_lock(
+    connection: BaseDatabaseWrapper, session: int, blocked_by: Any, seconds: Any, query: Any
+) -> RowLock:
+    statement = without_values(str(query or ""), connection.vendor)
     table = _TABLE.search(statement)
     blocking = blocked_by.split(",") if isinstance(blocked_by, str) else blocked_by
     return RowLock(
-        database=alias,
+        database=connection.alias,
         session=session,
         blocked_by=sorted({int(other) for other in blocking}),
         table="" if table is None else table[1],
         waits_for=None if seconds is None else float(seconds),
         statement=statement,
     )
-
-
-def without_values(query: str) -> str:
-    """Give *query* on one line, with its strings and numbers masked, and cut where it is long."""
-    return " ".join(_VALUE.sub("?", query).split())[:300]

@@ -199,9 +199,9 @@ class BaseStore(ABC):
         """Whether the innermost `transaction` will be undone."""
         return False
 
-    def when_committed(self, callback: Callable[[], object]) -> None:
-        """Call *callback* when the outermost transaction around a claim is committed."""
-        callback()
+    def when_committed(self, callback: Callable[[], object]) -> bool:
+        """Call *callback* when the transaction around that of a claim is committed, if any is."""
+        return False
 
     def peek(self, call: Call) -> Seen | None:
         """Give what a look before the claim shows, where that is cheaper than a claim."""

@@ -19,6 +19,7 @@ from ..clocks import Fragment
 from ..exceptions import StaleClaim
 from ..keys import later_token
 from ..models import IdempotencyRecord
+from ..rollbacks import is_nested
 from ..tables import check_table
 from . import rows
 from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
@@ -180,8 +181,11 @@ class DatabaseStore(BaseStore):
     def transaction(self) -> Transaction:
         return Transaction(self.using)
 
-    def when_committed(self, callback: Callable[[], object]) -> None:
-        transaction.on_commit(callback, using=self.using)
+    def when_committed(self, callback: Callable[[], object]) -> bool:
+        awaits = is_nested(self.connection)
+        if awaits:
+            transaction.on_commit(callback, using=self.using, robust=True)
+        return awaits
 
     def roll_back(self) -> None:
         transaction.set_rollback(True, using=self.using)
