@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.core.checks import CheckMessage
-from django.db import NotSupportedError
 
 from ..backends import check_options, seconds_of
 from ..exceptions import LockUnavailable, StoreUnavailable
@@ -132,14 +131,7 @@ class BaseLockBackend(ABC):
         Free *lock*, as a person wants it, if it is still held by the same holder; tell if it was.
 
         The holder finds it lost at its next renewal.
-
-        Raises: `NotSupportedError` if the backend has not `supports_eviction`.
         """
-        if not self.supports_eviction:
-            raise NotSupportedError(
-                f"IDEMPOTENCY_LOCKS[{self.alias!r}]: the lock {lock.name!r} cannot be freed, as"
-                f" {type(self).__name__} lets only its holder do that."
-            )
         return self.release(Grant(lock.name, lock.owner, lock.token, self.lease))
 
     def pause(self, ask: Ask, busy: Busy, seconds: float) -> None:
