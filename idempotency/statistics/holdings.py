@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..conf import settings
+from ..exceptions import InvalidBackend
 from ..locks.aliases import get_backend
 from ..locks.base import BaseLockBackend
 from .asking import ask_all, failure_of
@@ -11,8 +12,9 @@ from .figures import HeldLocks
 
 def held_locks() -> list[HeldLocks]:
     """Give what each lock backend holds; aliases for the same locks are asked once."""
-    answers = ask_all({alias: backend.live for alias, backend in _backends().items()})
-    return [
+    found, failures = _backends()
+    answers = ask_all({alias: backend.live for alias, backend in found.items()})
+    return failures + [
         HeldLocks(alias, [], failure_of(answer))
         if isinstance(answer, Exception)
         else HeldLocks(alias, answer)
@@ -20,9 +22,15 @@ def held_locks() -> list[HeldLocks]:
     ]
 
 
-def _backends() -> dict[str, BaseLockBackend]:
+def _backends() -> tuple[dict[str, BaseLockBackend], list[HeldLocks]]:
+    """Give the backends by the first alias of each place, and those that cannot be made."""
     found: dict[str, BaseLockBackend] = {}
+    failures = []
     for alias in settings.LOCKS:
-        backend = get_backend(alias)
-        found.setdefault(backend.place, backend)
-    return {backend.alias: backend for backend in found.values()}
+        try:
+            backend = get_backend(alias)
+        except InvalidBackend as error:
+            failures.append(HeldLocks(alias, [], str(error)))
+        else:
+            found.setdefault(backend.place, backend)
+    return {backend.alias: backend for backend in found.values()}, failures

@@ -10,7 +10,6 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
-from ...exceptions import InvalidBackend
 from ...statistics.blocking import row_locks
 from ...statistics.figures import WINDOWS, HeldLocks, RowLocks, Summary
 from ...statistics.holdings import held_locks
@@ -34,8 +33,6 @@ class Command(BaseCommand):
         try:
             summary = summarize(WINDOWS[window], using=database)
             held, blocked = held_locks(), row_locks()
-        except InvalidBackend as error:
-            raise CommandError(str(error)) from error
         except DatabaseError as error:
             raise CommandError(
                 f"The statistics cannot be read: {error} Has `manage.py migrate` been run?"
