@@ -167,8 +167,7 @@ def test_person_without_permissions_sees_no_answer_and_no_button(browse):
     browse(script, "view_idempotencyrecord", "view_statistic")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [420, 1280])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 420)])
 def test_pages_keep_a_strict_policy_and_run_no_script_of_a_key(browse, scheme, width):
     row = record(key=EVIL, scope=EVIL, operation=EVIL, body=EVIL.encode())
     log(row, differences=[EVIL], note=EVIL)
