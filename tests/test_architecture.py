@@ -30,7 +30,7 @@ LAYERS = [
     {"protocol"},
     {"http"},
     {"decorators", "middleware", "conditional", "locking"},
-    {"statistics", "contrib"},
+    {"statistics", "contrib", "words"},
     {"checks", "lock_checks", "view_checks", "purge", "admin"},
     {"management", "testing", "apps", "templatetags"},
 ]

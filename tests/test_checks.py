@@ -1,5 +1,8 @@
 """What is wrong with settings, told in time."""
 
+import subprocess
+import sys
+
 import pytest
 from django.core.checks import Tags, run_checks
 from django.db import connection, connections, transaction
@@ -463,3 +466,43 @@ def test_being_woken_up_needs_time_for_an_answer(settings):
     settings.IDEMPOTENCY_LOCKS = {"default": {"BACKEND": in_redis, "OPTIONS": {"cache": "locks"}}}
 
     assert [found.id for found in lock_checks.check_locks()] == ["idempotency.W036"]
+
+
+BARE = """
+import django
+from django.conf import settings
+
+settings.configure(
+    INSTALLED_APPS=["idempotency"],
+    DATABASES={
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": "%s",
+            "OPTIONS": {"transaction_mode": "IMMEDIATE"},
+        }
+    },
+    TEMPLATES=[
+        {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}
+    ],
+)
+django.setup()
+
+from django.core.management import call_command
+from django.template import engines
+
+call_command("check", fail_level="WARNING")
+call_command("migrate", verbosity=0)
+call_command("idempotency_status")
+call_command("clear_idempotency_records")
+assert engines["django"].from_string("{{ 1 }}").render() == "1"
+"""
+
+
+def test_project_needs_no_other_app_of_django(tmp_path):
+    program = BARE % (tmp_path / "bare.sqlite3")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 duplicates stopped" in done.stdout

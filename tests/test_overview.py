@@ -20,7 +20,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import translation
 
 import idempotency
-from idempotency.admin import overview, pages, words
+from idempotency import words
+from idempotency.admin import overview, pages
 from idempotency.admin.chart import FLOOR, LEFT, TOP, WIDTH, chart_of, nice_step
 from idempotency.admin.counters import leading, others
 from idempotency.admin.eviction import read_seen, seen_lock

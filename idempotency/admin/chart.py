@@ -11,7 +11,7 @@ from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 
 from ..statistics.figures import DUPLICATES, Bar, Summary
-from .words import count, outcome, times
+from ..words import count, outcome, times
 
 WIDTH, HEIGHT = 920, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 14, 30

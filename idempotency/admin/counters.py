@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from .. import words
 from ..statistics.figures import Summary
-from . import words
 
 ALWAYS = ("in_progress", "reused", "refused", "lost", "store_error")
 """The outcomes that are shown even if there is none of them, as good news."""

@@ -16,10 +16,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .. import words
 from ..exceptions import IdempotencyError, InvalidBackend
 from ..models import IdempotencyRecord
 from ..stores.base import Seen
-from . import words
 from .decisions import Decision, Keeper, is_as_seen, keeper_of, log_decision, mark_of
 from .pages import breadcrumbs_are_a_list
 

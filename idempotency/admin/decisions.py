@@ -23,6 +23,7 @@ from ..stores import get_store
 from ..stores.base import Answer, BaseStore, Call, Seen, State
 from ..stores.database import DatabaseStore
 from ..stores.reaching import reach
+from .reasons import ReasonForm
 
 SALT = "idempotency.admin.records"
 OLDEST = 3_600
@@ -31,19 +32,15 @@ WAIT = 5
 """Seconds for which a decision waits for a call that holds the record."""
 
 
-class ReasonForm(forms.Form):
-    """Why somebody does by hand what the app does by itself, for those who ask later."""
-
-    reason = forms.CharField(
-        label=_("Reason"), max_length=1_000, widget=AdminTextareaWidget(attrs={"rows": 3})
-    )
+class ReleaseForm(ReasonForm):
+    """What is asked before a key is freed."""
 
     def decided(self) -> tuple[State, Answer]:
         """Give what the record becomes."""
         return "released", Answer()
 
 
-class LiveForm(ReasonForm):
+class LiveForm(ReleaseForm):
     """The same for a claim whose lease is not over."""
 
     sure = forms.BooleanField(
@@ -52,7 +49,7 @@ class LiveForm(ReasonForm):
     field_order = ("sure", "reason")
 
 
-class ResolveForm(ReasonForm):
+class ResolveForm(ReleaseForm):
     """What somebody has found out about an outcome that nobody knew."""
 
     outcome = forms.ChoiceField(
@@ -112,7 +109,7 @@ class Decision:
     about: Any
     done: Any
     applies: Callable[[Seen], bool]
-    form_for: Callable[[Seen], type[ReasonForm]]
+    form_for: Callable[[Seen], type[ReleaseForm]]
 
 
 DECISIONS = (
@@ -123,7 +120,7 @@ DECISIONS = (
         _("The key becomes free, and the next call with it runs."),
         _("The key is free."),
         lambda seen: seen.state == "in_progress",
-        lambda seen: ReasonForm if seen.is_abandoned else LiveForm,
+        lambda seen: ReleaseForm if seen.is_abandoned else LiveForm,
     ),
     Decision(
         "resolve",
@@ -141,7 +138,7 @@ DECISIONS = (
         _("The outcome is forgotten: the next call with the key runs, and takes effect again."),
         _("The key is free."),
         lambda seen: seen.state == "completed",
-        lambda seen: ReasonForm,
+        lambda seen: ReleaseForm,
     ),
 )
 

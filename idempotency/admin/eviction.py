@@ -5,22 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from ..exceptions import IdempotencyError, InvalidBackend
 from ..locks.aliases import get_backend
 from ..locks.base import BaseLockBackend, LiveLock
 from ..models import LockLease
 from .pages import breadcrumbs_are_a_list
+from .reasons import ReasonForm
 from .standing import ReleaseUrl
 
 if TYPE_CHECKING:
@@ -29,19 +27,6 @@ else:  # Named before ModelAdmin, whose class takes no type arguments.
     Base = object
 
 SALT = "idempotency.admin.locks"
-
-
-class ReasonForm(forms.Form):
-    """Why somebody does by hand what the app does by itself, for those who ask later."""
-
-    required_css_class = "required"
-
-    reason = forms.CharField(
-        label=gettext_lazy("Reason"),
-        help_text=gettext_lazy("It is kept in the history, with your name."),
-        max_length=1_000,
-        widget=AdminTextareaWidget(attrs={"rows": 3}),
-    )
 
 
 def seen_lock(alias: str, lock: LiveLock) -> str:

@@ -12,12 +12,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
+from .. import words
 from ..models import Statistic
 from ..statistics.flushing import options
 from ..statistics.stuck import abandoned, newest, unknown
 from ..stores.dialects import clock
 from ..uptime import uptime
-from . import words
 
 OPERATIONS = 50
 """Operations that can be chosen: those that were called within a day."""

@@ -13,6 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.translation import gettext_lazy as _
 
+from .. import words
 from ..models import IdempotencyRecord, Statistic
 from ..statistics.blocking import row_locks
 from ..statistics.figures import WINDOWS, HeldLocks, RowLocks, Summary, Window
@@ -20,7 +21,7 @@ from ..statistics.holdings import held_locks
 from ..statistics.jsons import Encoder, as_json
 from ..statistics.listening import is_on
 from ..statistics.summary import summarize
-from . import counters, tables, words
+from . import counters, tables
 from .chart import chart_of
 from .eviction import EvictionMixin
 from .pages import ReadOnlyMixin, breadcrumbs_are_a_list

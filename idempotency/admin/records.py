@@ -17,19 +17,16 @@ from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.translation import gettext_lazy
 
+from .. import words
 from ..keys import record_id
 from ..models import CallLog, IdempotencyRecord
 from ..statistics.figures import DUPLICATES
 from ..statistics.flushing import options
 from ..statistics.stuck import NEWEST
 from ..stores.base import Seen
-from . import words
 from .answers import shown
 from .deciding import DecidingMixin
-from .decisions import (
-    DECISIONS,
-    Decision,
-)
+from .decisions import DECISIONS, Decision
 from .filters import OperationFilter, StateFilter
 from .made import made_by
 from .pages import ReadOnlyMixin

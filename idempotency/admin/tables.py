@@ -11,7 +11,7 @@ from uuid import UUID
 from django.utils.translation import gettext as _
 
 from ..statistics.figures import KeyFigures, LockFigures, Stuck, Summary
-from .words import count, duration, outcome
+from ..words import count, duration, outcome
 
 RecordUrl = Callable[[UUID], str]
 """Gives the address of a record's page, or "" if this reader has none."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from .. import words
 from ..models import CallLog, IdempotencyRecord, TransitionLog
 from ..statistics.figures import DUPLICATES
 from ..statistics.flushing import options
-from . import words
 
 SHOWN = 200
 """Calls of one record, and transitions, that its page shows."""

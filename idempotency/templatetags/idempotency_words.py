@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import template
 
-from ..admin import words
+from .. import words
 
 register = template.Library()
 register.filter("duration", words.duration)

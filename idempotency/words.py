@@ -1,4 +1,4 @@
-"""The words of the page "Locks and duplicates": outcomes, counts and durations."""
+"""Outcomes, counts and durations in the words of the reader's language; it needs no admin."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ OUTCOMES: dict[str, Any] = {
     "store_error": gettext_lazy("Store errors"),
     "unprotected": pgettext_lazy("a call", "Unprotected"),
     "taken_over": pgettext_lazy("a call", "Taken over"),
+    "decided": pgettext_lazy("a call", "Decided"),
 }
 
-HINTS: dict[str, Any] = {
+MEANINGS: dict[str, Any] = {
     "replayed": gettext_lazy("got the first answer again"),
     "in_progress": gettext_lazy("came while the first call was running"),
     "reused": gettext_lazy("the key of an earlier call, with another input"),
@@ -41,10 +42,8 @@ HINTS: dict[str, Any] = {
     "refused": gettext_lazy("had no key, a malformed one, or no readable body"),
     "store_error": gettext_lazy("the store of the keys could not be reached"),
     "unprotected": gettext_lazy("ran although the store could not be reached"),
-}
-
-MEANINGS: dict[str, Any] = HINTS | {
     "taken_over": gettext_lazy("went on in place of a call that had died"),
+    "decided": gettext_lazy("a person decided about the record"),
 }
 STATES: dict[str, Any] = {
     "in_progress": pgettext_lazy("a record", "In progress"),
@@ -68,15 +67,13 @@ WINDOWS: dict[str, Any] = {
     "30d": gettext_lazy("30 days"),
 }
 
-DECIDED = pgettext_lazy("a call", "Decided")
-
 ALARMS = ("unknown", "blocked", "store_error", "unprotected")
 """The outcomes after which a person should look."""
 
 
 def outcome(name: str) -> str:
     """Give an outcome in words; one that is not known here as it is."""
-    return str(DECIDED if name == "decided" else OUTCOMES.get(name, name))
+    return str(OUTCOMES.get(name, name))
 
 
 def meaning(name: str) -> str:
