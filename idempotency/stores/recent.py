@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import threading
+from collections import OrderedDict
 from collections.abc import Hashable
 
 
 class Recent:
-    """Remembers the last *most* things that were added."""
+    """
+    Remembers the last *most* things that were added.
+
+    It has no lock, which a signal's handler or the child of a fork would find taken: each step is
+    one call of the dictionary.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self._things: dict[Hashable, None] = {}
-        self._lock = threading.Lock()
+        self._things: OrderedDict[Hashable, None] = OrderedDict()
 
     def __contains__(self, thing: Hashable) -> bool:
         return thing in self._things
 
     def add(self, thing: Hashable) -> None:
-        with self._lock:
-            self._things[thing] = None
-            if len(self._things) > self.most:
-                del self._things[next(iter(self._things))]
+        self._things[thing] = None
+        while len(self._things) > self.most:
+            try:
+                self._things.popitem(last=False)
+            except KeyError:  # Others have removed them.
+                return
