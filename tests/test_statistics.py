@@ -8,6 +8,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DataError, OperationalError, connection
 from django.db.models import Sum
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from idempotency import KeyReused, lock, run_once
@@ -138,12 +139,19 @@ def test_nothing_is_counted_if_that_is_switched_off(settings, counters):
 
 
 def test_many_rows_are_written_in_parts(counters):
-    for number in range(writing.ROWS * 2 + 1):
-        announce(event(operation=f"place {number}"))
-    flushing.flushing.flush()
+    calls = [
+        event(operation=f"place {number}", record=uuid.UUID(int=number)) for number in range(250)
+    ]
+    for call in calls:
+        announce(call)
+    with CaptureQueriesContext(connection) as captured:
+        flushing.flushing.flush()
 
-    assert Statistic.objects.count() == writing.ROWS * 2 + 1
-    assert CallLog.objects.count() == 100  # As many as are logged of one record.
+    inserts = [query for query in captured if query["sql"].startswith("INSERT")]
+    assert len(inserts) == 3 + 4  # Of 111 statistics and 83 calls, as a statement takes 999 values.
+    assert Statistic.objects.count() == CallLog.objects.count() == 250
+    logged = CallLog.objects.order_by("id").values_list("operation", "record_id")
+    assert [*logged] == [(call.operation, call.record_id) for call in calls]
 
 
 def test_nothing_is_asked_if_there_is_nothing_to_write(django_assert_num_queries):
