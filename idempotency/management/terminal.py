@@ -1,26 +1,10 @@
-"""Numbers as people read them in a terminal."""
+"""Tables as people read them in a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 WIDTH = 80
-
-_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
-
-
-def duration(seconds: float | None) -> str:
-    """Give *seconds* with two digits or so: "3.2 ms", "12 s", "4.5 h"; "-" for None."""
-    if seconds is None:
-        return "-"
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{_short(seconds / size)} {unit}"
-    return f"{_short(seconds * 1_000)} ms"
-
-
-def _short(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:,.0f}"
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -16,7 +16,8 @@ from ...statistics.holdings import held_locks
 from ...statistics.jsons import Encoder, as_json
 from ...statistics.listening import is_on
 from ...statistics.summary import summarize
-from ..terminal import columns, duration
+from ...words import duration
+from ..terminal import columns
 
 
 class Command(BaseCommand):
@@ -148,7 +149,7 @@ class Command(BaseCommand):
                     one.operation,
                     str(one.record_id),
                     _words(one.state),
-                    duration((summary.until - one.since).total_seconds()),
+                    duration(summary.until - one.since),
                 )
                 for one in summary.stuck
             ],
