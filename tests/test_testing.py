@@ -1,13 +1,14 @@
 """The tools that prove things are proved themselves."""
 
 import math
+import os
 
 import pytest
 from django.db import OperationalError, connection, transaction
 from django.db.models import F
 
-from idempotency.testing import crash_points, interleavings, race
-from idempotency.testing.children import Failure
+from idempotency.testing import children, crash_points, interleavings, race
+from idempotency.testing.children import Child, Failure
 from tests.models import Effect, Ticket
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -197,3 +198,26 @@ def test_process_that_dies_in_a_race_is_told():
 def test_open_transaction_that_no_other_process_sees_is_refused(tool):
     with transaction.atomic(), pytest.raises(RuntimeError, match="transaction=True"):
         tool(lambda number: None)
+
+
+def test_child_that_goes_on_for_long_says_where_it_is(monkeypatch):
+    def linger(report):
+        os.close(let_end)
+        os.read(end, 1)
+        report("done")
+
+    monkeypatch.setattr(children, "PATIENCE", 0.05)
+    (told, tell), (end, let_end), standard_error = os.pipe(), os.pipe(), os.dup(2)
+    os.dup2(tell, 2)
+    try:
+        child = Child(linger)
+    finally:
+        os.dup2(standard_error, 2)
+    os.close(tell)
+    with os.fdopen(told) as lines:
+        assert any("in linger" in line for line in lines)
+    os.close(let_end)
+
+    assert child.join() == (["done"], 0)
+    os.close(end)
+    os.close(standard_error)

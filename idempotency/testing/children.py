@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import pickle
 import signal
@@ -14,6 +15,8 @@ from typing import Any, NoReturn
 from django.db import connections
 
 Report = Callable[[Any], None]
+PATIENCE = 60
+"""Seconds after which a child writes to the standard error where it is."""
 
 
 class Child:
@@ -44,6 +47,9 @@ class Child:
                     reports.append(pickle.load(stream))  # noqa: S301 - from our own child.
                 except EOFError:
                     break
+                except BaseException:  # Such as Ctrl-C: nobody waits for it any more.
+                    self.kill()
+                    raise
         _, status = os.waitpid(self.pid, 0)
         return reports, os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
@@ -55,6 +61,8 @@ def _run(function: Callable[[Report], object], writer: int) -> NoReturn:
     def report(value: Any) -> None:
         os.write(writer, pickle.dumps(value))
 
+    # Whoever waits for it sees only its own stack.
+    faulthandler.dump_traceback_later(PATIENCE, file=2)
     try:
         function(report)
         connections.close_all()
