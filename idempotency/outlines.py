@@ -42,16 +42,13 @@ def outline(value: Any) -> str:
     Give the outline of *value*, as `differences` compares it: a JSON object.
 
     It has a JSON pointer (RFC 6901) for each part, and 8 hex digits by which only who knows
-    `SECRET_KEY` can tell a guessed value. "" if there is no outline that is short enough.
+    `SECRET_KEY` can tell a guessed value. What would be too long has parts that go less deep.
     """
-    for depth in range(DEEPEST, -1, -1):
+    for depth in range(DEEPEST, 0, -1):
         parts = _parts_within(value, depth)
-        if parts is not None:
-            keyed = _keyed(settings.SECRET_KEY)
-            text = json.dumps({path: _digest(keyed, path, part) for path, part in parts.items()})
-            if len(text) <= LONGEST:
-                return text
-    return ""
+        if parts is not None and len(text := _written(parts)) <= LONGEST:
+            return text
+    return _written({"": value})
 
 
 def differences(first: str, second: str) -> tuple[str, ...] | None:
@@ -61,6 +58,11 @@ def differences(first: str, second: str) -> tuple[str, ...] | None:
     ours, theirs = json.loads(first), json.loads(second)
     paths = {path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)}
     return tuple(sorted(map(_as_text, paths)))
+
+
+def _written(parts: dict[str, Any]) -> str:
+    keyed = _keyed(settings.SECRET_KEY)
+    return json.dumps({path: _digest(keyed, path, part) for path, part in parts.items()})
 
 
 def _as_text(path: str) -> str:

@@ -4,6 +4,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
@@ -16,6 +17,7 @@ from django.utils import timezone
 from idempotency import OutcomeUnknown, StaleClaim, run_once
 from idempotency.admin import filters, paging
 from idempotency.admin.answers import shown
+from idempotency.admin.made import Made, made_by
 from idempotency.keys import new_token, record_id
 from idempotency.models import CallLog, IdempotencyRecord, TransitionLog
 from idempotency.statistics import stuck
@@ -176,6 +178,11 @@ class TestList:
         response = admin.get(reverse(LIST))
         assert response.context["cl"].result_count == 2
 
+    def test_filter_that_does_not_exist_is_told_as_the_admin_does(self, admin):
+        response = admin.get(reverse(LIST), {"no_such_field": "x"})
+
+        assert (response.status_code, response.url) == (302, f"{reverse(LIST)}?e=1")
+
     def test_nothing_can_be_added_changed_or_deleted(self, admin):
         row = record()
 
@@ -249,6 +256,14 @@ class TestDetail:
         assert "letter 7" in text
         assert "gone.model 7" in text
         assert "placed → paid" in text
+
+    def test_what_was_moved_has_no_link_where_its_page_is_not_served(self, rf, settings):
+        settings.ROOT_URLCONF = type("Urls", (), {"urlpatterns": []})
+        entry = TransitionLog(model="orders.order", object_id="7")
+        request = rf.get("/")
+        request.user = User(is_active=True, is_superuser=True)
+
+        assert made_by([entry, entry], site, request) == [Made("order 7", "")]
 
     def test_answer_is_for_those_who_may_read_it(self):
         row = record()

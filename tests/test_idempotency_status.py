@@ -80,6 +80,7 @@ def test_programs_get_the_same_numbers():
     with lock("nightly"):
         found = json.loads(status(json=True))
 
+    assert found["is_counting"] is True
     assert found["duplicates"] == 1_234
     assert found["calls"] == {"executed": 40, "replayed": 1_234}
     assert found["held_locks"][0]["locks"][0]["name"] == "nightly"

@@ -322,6 +322,21 @@ class TestRolling:
         assert {name: count for _, name, _, count in stored()}.keys() == {"place", "pay"}
         assert sum(count for *_, count in stored()) == 4
 
+    def test_an_hour_of_very_many_names_is_summed_up(self):
+        old = timezone.now() - timedelta(days=3)
+        counted = [
+            Counted(int(old.timestamp()) // 60 * 60, 60, "call", str(name), "replayed")
+            for name in range(1_000)
+        ]
+        writing.add(dict.fromkeys(counted, Tally(2, 1.0, 1.0)), "default")
+        with CaptureQueriesContext(connection) as captured:
+            list(rolling.roll_up("default"))
+
+        deletes = [query["sql"] for query in captured if query["sql"].startswith("DELETE")]
+        assert len(deletes) == 2  # As no statement takes more than 999 values.
+        assert Statistic.objects.filter(length=3_600, count=2).count() == 1_000
+        assert Statistic.objects.count() == 1_000
+
     def test_what_is_too_old_goes(self, capsys):
         self.fill(timedelta(days=401), 86_400)
         CallLog.objects.create(record_id=RECORDS[0], at=timezone.now() - timedelta(days=36))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from django.db import connections
+from django.utils.translation import gettext as _
 
 from ..exceptions import IdempotencyError
 
@@ -21,7 +22,9 @@ PATIENCE = 2.0
 class _Question(Generic[Answer]):
     def __init__(self, ask: Callable[[], Answer]) -> None:
         self.ask = ask
-        self.answer: Answer | Exception = TimeoutError(f"no answer within {PATIENCE:g} s")
+        self.answer: Answer | Exception = TimeoutError(
+            _("no answer within %(seconds)s s") % {"seconds": f"{PATIENCE:g}"}
+        )
         self.thread = threading.Thread(target=self._run, name="idempotency-ask", daemon=True)
         self.thread.start()
 

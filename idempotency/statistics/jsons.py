@@ -9,6 +9,7 @@ from typing import Any
 from django.core.serializers.json import DjangoJSONEncoder
 
 from .figures import HeldLocks, RowLocks, Summary
+from .listening import is_on
 
 Encoder = DjangoJSONEncoder
 
@@ -16,6 +17,7 @@ Encoder = DjangoJSONEncoder
 def as_json(summary: Summary, held: Sequence[HeldLocks], blocked: Sequence[RowLocks]) -> Any:
     """Give a dict that `Encoder` writes: durations in seconds, instants as ISO 8601 has them."""
     return {
+        "is_counting": is_on(),
         **asdict(summary),
         "held_locks": [asdict(one) for one in held],
         "row_locks": [asdict(one) for one in blocked],

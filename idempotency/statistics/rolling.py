@@ -13,7 +13,7 @@ from ..models import CallLog, Statistic
 from ..stores.dialects import clock
 from .counting import MINUTE, Counted, Tally
 from .instants import moment, seconds_of
-from .writing import add
+from .writing import PARAMETERS, add, in_parts
 
 HOUR = 3_600
 DAY = 86_400
@@ -65,7 +65,8 @@ def _sum_up(using: str, length: int, into: int, first: int) -> int:
             counted = Counted(first, into, row.kind, row.name, row.outcome)
             sums[counted].add(Tally(row.count, row.seconds, row.longest))
         add(sums, using)
-        Statistic.objects.using(using).filter(pk__in=[row.pk for row in read]).delete()
+        for some in in_parts([row.pk for row in read], PARAMETERS):
+            Statistic.objects.using(using).filter(pk__in=some).delete()
     return len(read)
 
 

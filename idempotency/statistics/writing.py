@@ -79,7 +79,7 @@ def log(calls: Iterable[CallEvent], using: str, most: int) -> None:
 
 def _logged(records: Iterable[UUID], using: str) -> dict[UUID, int]:
     counts: dict[UUID, int] = {}
-    for some in _in_parts([*dict.fromkeys(records)], PARAMETERS):
+    for some in in_parts([*dict.fromkeys(records)], PARAMETERS):
         entries = CallLog.objects.using(using).filter(record_id__in=some).order_by()
         counts.update(entries.values_list("record_id").annotate(Count("pk")))
     return counts
@@ -136,7 +136,7 @@ def _insert(
     fields: list[Any] = [model._meta.get_field(column) for column in columns]
     into = f"INSERT INTO {quote(model._meta.db_table)} ({', '.join(map(quote, columns))})"
     mark = f"({', '.join(['%s'] * len(columns))})"
-    for some in _in_parts(rows, PARAMETERS // len(columns)):
+    for some in in_parts(rows, PARAMETERS // len(columns)):
         values = [
             field.get_db_prep_save(value, connection)
             for row in some
@@ -166,6 +166,7 @@ def _or_add(connection: BaseDatabaseWrapper) -> str:
     )
 
 
-def _in_parts(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def in_parts(rows: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Give *rows* in order, at most *size* at a time."""
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
