@@ -45,6 +45,7 @@ MEANINGS: dict[str, Any] = {
     "taken_over": gettext_lazy("went on in place of a call that had died"),
     "decided": gettext_lazy("a person decided about the record"),
 }
+
 STATES: dict[str, Any] = {
     "in_progress": pgettext_lazy("a record", "In progress"),
     "completed": pgettext_lazy("a record", "Completed"),
@@ -56,7 +57,7 @@ STATES: dict[str, Any] = {
 ABOUT: dict[str, Any] = {
     "in_progress": gettext_lazy("Its work is running, or its worker died."),
     "completed": gettext_lazy("The outcome is kept, and replayed to every duplicate."),
-    "released": gettext_lazy("It left no lasting effect; the key is free to be claimed again."),
+    "released": gettext_lazy("The key is free, and the next call with it runs."),
     "unknown": gettext_lazy("Nobody knows whether it took effect, so that nothing runs."),
 }
 

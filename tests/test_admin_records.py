@@ -53,14 +53,16 @@ def admin():
     return client
 
 
-def record(state="completed", key="key", *, scope="user:1", operation="place", **facts):
+def record(
+    state="completed", key="key", *, scope="user:1", operation="place", using="default", **facts
+):
     now = timezone.now()
     facts = {"created_at": now, "purge_after": now + timedelta(hours=25), **facts}
     if state == "completed":
         facts = {"status": 201, "body": b'{"order": 7}', "completed_at": now, **facts}
         facts = {"headers": [["Content-Type", "application/json"]], **facts}
         facts = {"expires_at": now + timedelta(hours=24), **facts}
-    return IdempotencyRecord.objects.create(
+    return IdempotencyRecord.objects.using(using).create(
         id=record_id(scope, operation, key),
         state=state,
         token=new_token(),
@@ -388,6 +390,18 @@ class TestDecisions:
             run_once(work, scope="s", operation="o", key="key", mode="lease")
         assert IdempotencyRecord.objects.get().state == "released"
 
+    def test_what_an_expired_record_was_stays_in_its_timeline(self, admin):
+        done = timezone.now()
+        row = record(created_at=done - timedelta(seconds=3), completed_at=done)
+        self.decide(admin, url("expire", row))
+        page = admin.get(url("change", row))
+
+        told = [(one.what, one.status, one.seconds) for one in page.context["timeline"]]
+        assert told[:2] == [("First call", None, None), ("Executed", 201, 3.0)]
+        assert {one[0] for one in told[2:]} == {"Released", "Decided"}
+        assert "The key is free, and the next call with it runs." in page.text
+        assert "no lasting effect" not in page.text
+
     def test_reason_is_asked_for(self, admin):
         row = record()
         response = self.decide(admin, url("expire", row), reason=" ")
@@ -482,12 +496,35 @@ class TestDecisions:
         response = self.decide(admin, url("expire", row), seen=seen)
         assert said(response)[-1] == "The store cannot be reached now."
 
-    def test_store_that_is_kept_nowhere_any_more_is_told(self, admin, settings):
+    def test_record_that_is_no_longer_its_key_s_is_left_alone(self, admin):
         row = record()
-        settings.IDEMPOTENCY_STORES = {"default": {"OPTIONS": {"using": "other"}}}
+        IdempotencyRecord.objects.update(key="another")
         response = admin.get(url("expire", row))
 
         assert said(response) == ["The record is in another state. Nothing was done."]
+
+    @pytest.mark.django_db(databases=["default", "other"])
+    def test_records_of_each_database_are_found_and_decided_about(self, admin, settings):
+        row = record("unknown", "a key", using="other", purge_after=LONG_BEHIND)
+        unseen = record(key="elsewhere")
+        stores = {"default": {}, "billing": {"OPTIONS": {"using": "other"}}}
+        settings.IDEMPOTENCY_STORES = stores
+        both = admin.get(reverse(LIST)).context["cl"]
+        there = admin.get(reverse(LIST), {"database": "other", "state": "unknown"})
+        answer = {"reason": "the bank says no", "outcome": "released"}
+        self.decide(admin, url("resolve", row), **answer)
+
+        assert [*both.result_list] == [unseen]
+        assert [*there.context["cl"].result_list] == [row]
+        assert "?database=default" in there.text
+        assert "a key" in admin.get(url("change", row)).text
+        row.refresh_from_db(using="other")
+        assert row.state == "released"
+
+        settings.IDEMPOTENCY_STORES = {"billing": stores["billing"]}
+        assert [*admin.get(reverse(LIST)).context["cl"].result_list] == [row]
+        gone = admin.get(url("change", unseen))
+        assert said(gone) == [f"There is no record “{unseen.pk}” any more."]
 
     @pytest.mark.parametrize(
         ("page", "state", "permission"),

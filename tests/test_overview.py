@@ -21,7 +21,7 @@ from django.utils import translation
 
 import idempotency
 from idempotency import words
-from idempotency.admin import overview, pages
+from idempotency.admin import overview, pages, tables
 from idempotency.admin.chart import FLOOR, LEFT, TOP, WIDTH, chart_of, nice_step
 from idempotency.admin.counters import leading, others
 from idempotency.admin.eviction import read_seen, seen_lock
@@ -122,8 +122,12 @@ def no_page(*args):
     return ""
 
 
-def rendered(summary, held=(), blocked=(), record_url=no_page, release_url=no_page):
-    context = overview.summary_context(summary, record_url)
+def unnamed(record_id):
+    return tables.code(record_id.hex[:12])
+
+
+def rendered(summary, held=(), blocked=(), record_cell=unnamed, release_url=no_page):
+    context = overview.summary_context(summary, record_cell)
     context |= overview.now_context(held, blocked, release_url)
     return render_to_string("admin/idempotency/overview_parts.html", context)
 
@@ -349,11 +353,11 @@ def test_tables_show_what_was_counted():
 
     assert cells(html, "operations")[1] == ["pay", "12", "3", "250 ms", "750 ms"]
     assert cells(html, "callers")[1] == ["pay", "3"]
-    assert cells(html, "keys")[1] == ["pay", "pay", "11/26/2026 12:30 p.m.", "3"]
+    assert cells(html, "keys")[1] == ["800000000000", "pay", "pay", "11/26/2026 12:30 p.m.", "3"]
     assert cells(html, "locks")[1][:5] == ["pay", "4", "0", "0", "1"]
     assert cells(html, "locks")[1][5:] == ["2.0 ms", "1 min 15 s", words.NOTHING, words.NOTHING]
     assert cells(html, "rows")[1] == ["pay", "2", "0", "6"]
-    assert cells(html, "stuck")[1] == ["pay", "pay", "Outcome unknown", "1 d 6 h"]
+    assert cells(html, "stuck")[1] == ["800000000000", "pay", "pay", "Outcome unknown", "1 d 6 h"]
     assert cells(html, "held-default")[1] == ["pay", "pay", "1 min 15 s", words.NOTHING, "17", "2"]
     assert cells(html, "rows-default")[1] == ["pay", "pay", "41", "39, 40", "3.0 s"]
 
@@ -579,25 +583,31 @@ def test_few_statements_are_sent_however_much_there_is(boss):
     with CaptureQueriesContext(connection) as much:
         boss.get(PAGE)
 
-    assert len(much) <= len(little) + 1  # The log entries that are named.
+    assert len(much) <= len(little) + 2  # The log entries, and the records, that are named.
     assert len(much) <= 15
 
 
 def test_keys_and_stuck_claims_lead_to_their_records(boss):
     log(number=4)
-    record("unknown", 5, purge_after=LONG_BEHIND)
+    log(number=6)
+    for number in (4, 5):
+        record("unknown", number, purge_after=LONG_BEHIND)
     page = boss.get(PAGE).text
 
     for number in (4, 5):
         pk = uuid.UUID(int=1 << 127 | number)
-        assert f'<a href="/admin/idempotency/idempotencyrecord/{pk}/change/">place</a>' in page
+        assert (
+            f'<a href="/admin/idempotency/idempotencyrecord/{pk}/change/">key {number}</a>' in page
+        )
+    gone = uuid.UUID(int=1 << 127 | 6).hex[:12]
+    assert {row[0] for row in cells(page, "keys")[1:]} == {"key 4", gone}
 
 
 def test_records_are_not_linked_for_those_who_may_not_see_them():
     log(number=4)
     page = clerk("view_statistic").get(PAGE).text
 
-    assert cells(page, "keys")[1][0] == "place"
+    assert cells(page, "keys")[1][0] == uuid.UUID(int=1 << 127 | 4).hex[:12]
     assert "/idempotencyrecord/" not in page
 
 

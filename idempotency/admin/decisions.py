@@ -209,14 +209,20 @@ def is_as_seen(mark: str, decision: Decision, record: IdempotencyRecord, seen: S
 
 
 def log_decision(record: IdempotencyRecord, by: str, note: str, at: float) -> None:
-    """Note in the log of *record* who decided what."""
+    """Note in the log of *record* who decided what, and what the record forgets by that."""
+    if record.state == "completed" and record.completed_at is not None:
+        took = (record.completed_at - record.created_at).total_seconds()
+        _log(
+            record, "executed", status=record.status, seconds=max(0.0, took), at=record.completed_at
+        )
+    _log(record, "decided", worker=worker(), by=by, note=note, at=moment(at))
+
+
+def _log(record: IdempotencyRecord, outcome: str, **facts: Any) -> None:
     CallLog.objects.using(options()["USING"]).create(
         record_id=record.pk,
         scope=record.scope,
         operation=record.operation,
-        outcome="decided",
-        worker=worker(),
-        by=by,
-        note=note,
-        at=moment(at),
+        outcome=outcome,
+        **facts,
     )

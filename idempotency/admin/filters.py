@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
 from django.contrib import admin
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
@@ -15,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import words
 from ..models import Statistic
 from ..statistics.flushing import options
-from ..statistics.stuck import abandoned, newest, unknown
+from ..statistics.stuck import abandoned, newest, record_databases, unknown
 from ..stores.dialects import clock
 from ..uptime import uptime
 
@@ -26,6 +27,37 @@ REMEMBERED = 60
 """Seconds for which a process remembers them: it takes a while to find them among many rows."""
 
 STATES = ("unknown", "stuck", "in_progress", "completed", "released")
+
+
+class DatabaseFilter(admin.SimpleListFilter):
+    """By database, where stores keep records in several; there are no records of all of them."""
+
+    title = _("database")
+    parameter_name = "database"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        found = record_databases()
+        return [(using, using) for using in found] if len(found) > 1 else []
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for using, title in self.lookup_choices:
+            yield {
+                "selected": using == changelist.queryset.db,
+                "query_string": changelist.get_query_string({self.parameter_name: using}),
+                "display": title,
+            }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset  # It was asked for before the filters began.
+
+
+def chosen_database(request: HttpRequest) -> str:
+    """Give the alias of the database whose records *request* asks for."""
+    found = record_databases()
+    given = request.GET.get(DatabaseFilter.parameter_name)
+    if given in found:
+        return given
+    return found[0] if found and DEFAULT_DB_ALIAS not in found else DEFAULT_DB_ALIAS
 
 
 class StateFilter(admin.SimpleListFilter):

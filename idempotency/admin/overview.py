@@ -20,6 +20,7 @@ from ..statistics.figures import WINDOWS, HeldLocks, RowLocks, Summary, Window
 from ..statistics.holdings import held_locks
 from ..statistics.jsons import Encoder, as_json
 from ..statistics.listening import is_on
+from ..statistics.stuck import keys_of
 from ..statistics.summary import summarize
 from . import counters, tables
 from .chart import chart_of
@@ -64,7 +65,7 @@ class OverviewAdmin(EvictionMixin, ReadOnlyMixin, Base):
         if wanted == "json":
             return JsonResponse(as_json(summary, held, blocked), encoder=Encoder)
         context = now_context(held, blocked, release_url)
-        context |= summary_context(summary, self._record_urls(request))
+        context |= summary_context(summary, self._record_cells(request, summary))
         if wanted == "part":
             return self._part(request, context)
         context |= self._frame(request, window) | (extra_context or {})
@@ -85,21 +86,26 @@ class OverviewAdmin(EvictionMixin, ReadOnlyMixin, Base):
             "seldom": EVERY if window.step <= SELDOM else SELDOM,
         }
 
-    def _record_urls(self, request: HttpRequest) -> tables.RecordUrl:
-        """Give what gives the page of a record, if the admin has one that this person may see."""
+    def _record_cells(self, request: HttpRequest, summary: Summary) -> tables.RecordCell:
+        """Give what names a record: by its key, if this person may see the page it links to."""
         site = self.admin_site
         may_view = site.is_registered(IdempotencyRecord) and (
             site.get_model_admin(IdempotencyRecord).has_view_permission(request)
         )
+        named = {one.record_id for one in summary.stuck} | {one.record_id for one in summary.keys}
+        keys = keys_of(named) if may_view else {}
 
-        def record_url(record_id: UUID) -> str:
+        def record_cell(record_id: UUID) -> tables.Cell:
+            if record_id not in keys:
+                return tables.code(record_id.hex[:12])  # As the log names it.
             name = "admin:idempotency_idempotencyrecord_change"
-            return reverse(name, args=[record_id], current_app=site.name) if may_view else ""
+            url = reverse(name, args=[record_id], current_app=site.name)
+            return tables.code(words.shortened(keys[record_id]), url)
 
-        return record_url
+        return record_cell
 
 
-def summary_context(summary: Summary, record_url: tables.RecordUrl) -> dict[str, Any]:
+def summary_context(summary: Summary, record_cell: tables.RecordCell) -> dict[str, Any]:
     """Give what the templates show of *summary*."""
     chart = chart_of(summary)
     return {
@@ -110,8 +116,8 @@ def summary_context(summary: Summary, record_url: tables.RecordUrl) -> dict[str,
         "others": list(counters.others(summary)),
         "chart": chart,
         "bars": tables.bars(summary, [one.kind for one in chart.series]),
-        "stuck": tables.stuck_claims(summary, record_url),
-        "callers": [tables.callers(summary), tables.keys(summary, record_url)],
+        "stuck": tables.stuck_claims(summary, record_cell),
+        "callers": [tables.callers(summary), tables.keys(summary, record_cell)],
         "operations": tables.operations(summary),
         "guarded": [tables.locks(summary), tables.rows(summary)],
     }

@@ -22,12 +22,12 @@ from ..keys import record_id
 from ..models import CallLog, IdempotencyRecord
 from ..statistics.figures import DUPLICATES
 from ..statistics.flushing import options
-from ..statistics.stuck import NEWEST
+from ..statistics.stuck import NEWEST, record_databases
 from ..stores.base import Seen
 from .answers import shown
 from .deciding import DecidingMixin
 from .decisions import DECISIONS, Decision
-from .filters import OperationFilter, StateFilter
+from .filters import DatabaseFilter, OperationFilter, StateFilter, chosen_database
 from .made import made_by
 from .pages import ReadOnlyMixin
 from .paging import MOST, CappedPaginator
@@ -63,15 +63,15 @@ class RecordAdmin(ReadOnlyMixin, DecidingMixin, Base):
 
     list_display = (
         "shown_key",
-        "operation",
         "shown_state",
         "duplicates",
         "age",
         "lease",
-        "scope",
         "answer",
+        "operation",
+        "scope",
     )
-    list_filter = (StateFilter, OperationFilter)
+    list_filter = (DatabaseFilter, StateFilter, OperationFilter)
     ordering = ("-purge_after",)
     sortable_by = ()
     search_fields = ("key",)
@@ -91,10 +91,23 @@ class RecordAdmin(ReadOnlyMixin, DecidingMixin, Base):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IdempotencyRecord]:
         records: QuerySet[IdempotencyRecord] = super().get_queryset(request)
+        records = records.using(chosen_database(request))
         if request.resolver_match is None or request.resolver_match.kwargs.get("object_id"):
             return records
         light = records.defer("body", "headers", "outline", "fingerprint")
         return light.annotate(size=Length("body"))
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> IdempotencyRecord | None:
+        """Give a record, from whichever database has it."""
+        try:
+            pk = uuid.UUID(object_id)
+        except ValueError:
+            return None
+        databases = record_databases() or [chosen_database(request)]
+        found = (IdempotencyRecord.objects.using(using).filter(pk=pk) for using in databases)
+        return next((record for records in found for record in records), None)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

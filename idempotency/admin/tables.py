@@ -13,9 +13,6 @@ from django.utils.translation import gettext as _
 from ..statistics.figures import KeyFigures, LockFigures, Stuck, Summary
 from ..words import count, duration, outcome
 
-RecordUrl = Callable[[UUID], str]
-"""Gives the address of a record's page, or "" if this reader has none."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -27,6 +24,10 @@ class Cell:
     is_number: bool = False
     is_code: bool = False
     action: str = ""  # What the link does, for those who hear it without its row.
+
+
+RecordCell = Callable[[UUID], Cell]
+"""Names a record, with a link to its page if this reader may see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +65,22 @@ def heads(*labels: str, numbers: int) -> list[Cell]:
     return [Cell(label, is_number=place >= first) for place, label in enumerate(labels)]
 
 
-def stuck_claims(summary: Summary, record_url: RecordUrl) -> Table:
+def stuck_claims(summary: Summary, record_cell: RecordCell) -> Table:
     """Give the claims whose lease is over, and the outcomes that nobody knows."""
     return Table(
         "stuck",
         _("Stuck claims"),
-        [*heads(_("Operation"), _("Caller"), _("State"), numbers=0), *heads(_("For"), numbers=1)],
-        [_stuck(one, summary, record_url) for one in summary.stuck],
+        heads(_("Key"), _("Operation"), _("Caller"), _("State"), _("For"), numbers=1),
+        [_stuck(one, summary, record_cell) for one in summary.stuck],
         _("No claim is stuck: no lease ran out unnoticed, and no outcome is unknown."),
     )
 
 
-def _stuck(one: Stuck, summary: Summary, record_url: RecordUrl) -> list[Cell]:
+def _stuck(one: Stuck, summary: Summary, record_cell: RecordCell) -> list[Cell]:
     states = {"in_progress": _("Lease is over"), "unknown": _("Outcome unknown")}
     return [
-        code(one.operation, record_url(one.record_id)),
+        record_cell(one.record_id),
+        code(one.operation),
         code(one.scope),
         text(states.get(one.state, one.state)),
         length((summary.until - one.since).total_seconds()),
@@ -115,20 +117,21 @@ def callers(summary: Summary) -> Table:
     )
 
 
-def keys(summary: Summary, record_url: RecordUrl) -> Table:
-    labels = (_("Operation"), _("Caller"), _("Last"), _("Duplicates"))
+def keys(summary: Summary, record_cell: RecordCell) -> Table:
+    labels = (_("Key"), _("Operation"), _("Caller"), _("Last"), _("Duplicates"))
     return Table(
         "keys",
         _("Keys repeated the most"),
         heads(*labels, numbers=1),
-        [_key(one, record_url) for one in summary.keys],
+        [_key(one, record_cell) for one in summary.keys],
         _("No key has been repeated in this time."),
     )
 
 
-def _key(one: KeyFigures, record_url: RecordUrl) -> list[Cell]:
+def _key(one: KeyFigures, record_cell: RecordCell) -> list[Cell]:
     return [
-        code(one.operation, record_url(one.record_id)),
+        record_cell(one.record_id),
+        code(one.operation),
         code(one.scope),
         Cell(at=one.last_at),
         figure(one.duplicates),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ class Moment:
     what: str
     about: str
     kind: str
+    after: float | None = None  # Seconds since the first call.
     status: int | None = None
     seconds: float | None = None
     request_id: str = ""
@@ -44,7 +45,10 @@ def calls_of(record: IdempotencyRecord) -> list[CallLog]:
 def timeline_of(record: IdempotencyRecord, calls: list[CallLog]) -> list[Moment]:
     """Give what is known of *record*, the oldest first."""
     moments = [*_own(record), *map(_logged, calls)]
-    return sorted(moments, key=lambda moment: moment.at)
+    return [
+        replace(moment, after=_seconds(record.created_at, moment.at))
+        for moment in sorted(moments, key=lambda moment: moment.at)
+    ]
 
 
 def transitions_of(record: IdempotencyRecord) -> list[TransitionLog]:
@@ -62,8 +66,18 @@ def _own(record: IdempotencyRecord) -> Iterator[Moment]:
             str(words.ABOUT.get(record.state, "")),
             "end",
             status=record.status,
-            seconds=(record.completed_at - record.created_at).total_seconds(),
+            # What was decided by a person took no such time.
+            seconds=(
+                _seconds(record.created_at, record.completed_at)
+                if record.state == "completed"
+                else None
+            ),
         )
+
+
+def _seconds(first: datetime, last: datetime) -> float | None:
+    """Give the seconds between; None if none, or clocks that differ, went by."""
+    return max(0.0, (last - first).total_seconds()) or None
 
 
 def _logged(call: CallLog) -> Moment:

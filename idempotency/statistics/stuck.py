@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from uuid import UUID
 
 from django.db import connections
 from django.db.models import F, QuerySet
@@ -39,6 +40,15 @@ def record_databases() -> list[str]:
         with suppress(InvalidBackend):  # The system checks tell, and each call.
             found.add(get_store(alias).using)
     return sorted(using for using in found if using is not None)
+
+
+def keys_of(record_ids: Collection[UUID]) -> dict[UUID, str]:
+    """Give the keys of those of *record_ids* whose records are still there."""
+    found: dict[UUID, str] = {}
+    for using in record_databases() if record_ids else ():
+        records = IdempotencyRecord.objects.using(using).filter(pk__in=record_ids)
+        found.update(records.values_list("pk", "key"))
+    return found
 
 
 def unknown(records: Records) -> Records:
