@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.core.checks import CheckMessage, Warning
-from django.db import connections
+from django.db import connections, router
 from django.db.models import Model
 
 from .exceptions import InvalidBackend
@@ -40,7 +40,7 @@ def check_table(what: str, using: str, model: type[Model]) -> list[CheckMessage]
 
 
 def _told(using: str, model: type[Model]) -> str:
-    return (
-        f"The database {using!r} has no table {model._meta.db_table}: run"
-        f" `manage.py migrate idempotency --database {using}`."
-    )
+    missing = f"The database {using!r} has no table {model._meta.db_table}"
+    if router.allow_migrate_model(using, model):
+        return f"{missing}: run `manage.py migrate idempotency --database {using}`."
+    return f"{missing}, as DATABASE_ROUTERS lets none be made there: allow it, or name another one."

@@ -13,8 +13,9 @@ from django.views import View
 from django_redis.pool import ConnectionFactory
 
 from idempotency import InvalidBackend, checks, idempotent_view, lock, lock_checks
-from idempotency.models import IdempotencyRecord, Statistic
+from idempotency.models import IdempotencyRecord, Statistic, TransitionLog
 from idempotency.stores.database import DatabaseStore
+from orders.models import Order
 from tests.conftest import IN_REDIS
 from tests.models import Task
 
@@ -213,6 +214,30 @@ def test_table_that_is_missing_is_told_if_databases_may_be_asked(not_migrated):
     assert all("manage.py migrate idempotency --database default" in one.msg for one in told)
     assert checks.check_services(databases=["other"]) == []
     assert found() == set()
+
+
+class NoneElsewhere:
+    """A router that keeps the tables of the app out of one database."""
+
+    def allow_migrate(self, db, app_label, **hints):
+        return db != "default"
+
+
+def test_table_that_a_router_forbids_is_told_as_that(not_migrated, settings):
+    settings.DATABASE_ROUTERS = [NoneElsewhere()]
+    (found,) = checks.check_services(databases=["default"])
+
+    assert found.msg.endswith(
+        "as DATABASE_ROUTERS lets none be made there: allow it, or name another one."
+    )
+
+
+@pytest.mark.django_db
+def test_missing_log_of_transitions_is_told(monkeypatch):
+    monkeypatch.setitem(TransitionLog._meta.__dict__, "db_table", "no_table")
+
+    assert [one.id for one in Order.check(databases=["default"])] == ["idempotency.W037"]
+    assert Order.check(databases=["other"]) == Order.check(databases=None) == []
 
 
 def test_store_looks_after_its_own_settings(settings):

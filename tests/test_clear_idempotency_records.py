@@ -153,6 +153,15 @@ def test_progress_is_shown_on_a_terminal_only():
     assert log.getvalue() == ""
 
 
+def test_database_without_records_is_told(monkeypatch):
+    with pytest.raises(CommandError, match="There is no database 'elsewhere' in DATABASES"):
+        call_command("clear_idempotency_records", database="elsewhere")
+
+    monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_table")
+    with pytest.raises(CommandError, match=r"no_table(.|\n)+Is this the --database of the rec"):
+        call_command("clear_idempotency_records")
+
+
 @committing
 def test_two_that_clear_at_once_share_the_work():
     make(600, state="completed", expires_at=LONG_AGO)

@@ -12,9 +12,11 @@ from django.core.exceptions import ValidationError
 from django.db import models, router
 from django_fsm import FSMModelMixin
 
+from ..models import TransitionLog
 from ..optimistic import VersionedModel
 from ..optimistic.versions import make_new, version_field
 from ..rollbacks import on_rollback
+from ..tables import check_table
 from .states import READ, is_as_read, protected_names, remember, state_fields, state_of
 from .underway import changing, note_read, note_written
 
@@ -112,6 +114,7 @@ class TransitionsMixin(Base):
             *_check_bases(cls),
             *_check_declarations(cls),
             *_check_protection(cls),
+            *_check_log(cls, options.get("databases") or ()),
         ]
 
 
@@ -194,6 +197,14 @@ def _check_declarations(model: type[models.Model]) -> list[checks.CheckMessage]:
             hint = "Import transition from idempotency.transitions."
             found.append(checks.Error(message, hint=hint, obj=model, id="idempotency.E010"))
     return found
+
+
+def _check_log(model: type[models.Model], databases: Collection[str]) -> list[checks.CheckMessage]:
+    """Tell if there is no log of transitions beside the rows; each of them would fail."""
+    using = router.db_for_write(model)
+    if using not in databases or model._meta.abstract:
+        return []
+    return check_table(f"The transitions of {model._meta.label}", using, TransitionLog)
 
 
 def _check_protection(model: type[models.Model]) -> list[checks.CheckMessage]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
-from django.core.management.base import BaseCommand
-from django.db import DEFAULT_DB_ALIAS
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from ...purge import (
     GRACE,
@@ -48,7 +48,12 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         using, grace = options["database"], options["grace"]
-        total = purgeable(using, grace).count()
+        if using not in connections:
+            raise CommandError(f"There is no database {using!r} in DATABASES.")
+        try:
+            total = purgeable(using, grace).count()
+        except DatabaseError as error:
+            raise CommandError(f"{error} Is this the --database of the records?") from error
         if options["dry_run"]:
             self.stdout.write(f"{total} records would be deleted.")
             self._tell_locks(purgeable_locks(using).count(), "would be deleted")
