@@ -14,7 +14,7 @@ from ..statistics.figures import DUPLICATES, Bar, Summary
 from ..words import count, outcome, times
 
 WIDTH, HEIGHT = 920, 260
-LEFT, RIGHT, TOP, BOTTOM = 52, 8, 14, 30
+LEFT, RIGHT, TOP, BOTTOM = 52, 28, 14, 30
 FLOOR = HEIGHT - BOTTOM
 GAP = 0.16
 """The part of its slot that a bar leaves free."""
