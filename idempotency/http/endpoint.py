@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
@@ -23,6 +23,7 @@ from ..protocol import Run, make_call
 from ..signals import CallEvent, announce
 from ..stores.base import Call
 from ..stores.reaching import Transaction, refuse_broken
+from .marks import is_protected, marked
 from .problems import problem_response, status_of
 from .requests import Scope, input_of, key_of, operation_of, request_id_of, scope_of
 from .responses import Final, ResponseCodec
@@ -30,26 +31,17 @@ from .responses import Final, ResponseCodec
 logger = logging.getLogger("idempotency")
 Respond = Callable[[], HttpResponseBase]
 ARespond = Callable[[], Awaitable[HttpResponseBase]]
+Tell = Callable[[HttpRequest, Exception], HttpResponseBase]
 
 
-@dataclass(slots=True)
-class Idempotency:
-    """What `request.idempotency` tells the code around a protected view."""
+class _Work(NamedTuple):
+    """What one synchronous run of a view needs."""
 
-    key: str
-    replayed: bool = False
-    is_running: bool = False
-
-
-@contextmanager
-def _marked(request: HttpRequest, key: str) -> Iterator[Idempotency]:
-    """Tell the code around that the request is being protected, so that nobody claims again."""
-    mark = Idempotency(key, is_running=True)
-    request.idempotency = mark  # type: ignore[attr-defined]
-    try:
-        yield mark
-    finally:
-        mark.is_running = False
+    request: HttpRequest
+    respond: Respond
+    tell: Tell
+    codec: ResponseCodec
+    run: Run[HttpResponseBase]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,35 +76,54 @@ class Endpoint:
     def serve(self, request: HttpRequest, respond: Respond) -> HttpResponseBase:
         """Answer *request* with *respond*, its replay, or a problem."""
         try:
-            call = self._call_or_refusal(request)
-            if call is None:
-                with ExitStack() as stack:
-                    for alias in self._atomic_requests():
-                        stack.enter_context(transaction.atomic(using=alias))
-                    return respond()
-            codec = ResponseCodec(self.final, buffer=self.buffer)
-            run = self._run(request, call, codec)
-            with _marked(request, call.key) as mark:
-                outcome = run.execute(lambda: self._respond(request, codec, respond, run))
-                mark.replayed = outcome.replayed
-            return outcome.result
+            return self.answer(request, respond)
         except IdempotencyError as error:
             return problem_response(error)
+
+    def answer(
+        self, request: HttpRequest, respond: Respond, tell: Tell = response_for_exception
+    ) -> HttpResponseBase:
+        """
+        Do what `serve` does, but raise what it would tell as a problem.
+
+        *tell* gives the answer to an error of the view that is to be kept as its outcome.
+        """
+        call = self._call_or_refusal(request)
+        if call is None:
+            return self.pass_through(respond)
+        codec = ResponseCodec(self.final, buffer=self.buffer)
+        run = self._run(request, call, codec)
+        work = _Work(request, respond, tell, codec, run)
+        with marked(request, call.key) as mark:
+            outcome = run.execute(lambda: self._respond(work))
+            mark.replayed = outcome.replayed
+        return outcome.result
+
+    def pass_through(self, respond: Respond) -> HttpResponseBase:
+        """Answer without protection, in the transactions that Django would have opened."""
+        with ExitStack() as stack:
+            for alias in self._atomic_requests():
+                stack.enter_context(transaction.atomic(using=alias))
+            return respond()
 
     async def aserve(self, request: HttpRequest, respond: ARespond) -> HttpResponseBase:
         """Do what `serve` does, for an asynchronous view."""
         try:
-            call = await sync_to_async(self._call_or_refusal)(request)
-            if call is None:
-                return await respond()
-            codec = ResponseCodec(self.final, buffer=self.buffer)
-            run = self._run(request, call, codec)
-            with _marked(request, call.key) as mark:
-                outcome = await run.aexecute(lambda: self._arespond(request, codec, respond, run))
-                mark.replayed = outcome.replayed
-            return outcome.result
+            return await self.aanswer(request, respond)
         except IdempotencyError as error:
             return problem_response(error)
+
+    async def aanswer(self, request: HttpRequest, respond: ARespond) -> HttpResponseBase:
+        """Do what `answer` does, for an asynchronous view."""
+        call = await sync_to_async(self._call_or_refusal)(request)
+        if call is None:
+            return await respond()
+        codec = ResponseCodec(self.final, buffer=self.buffer)
+        run = self._run(request, call, codec)
+        with marked(request, call.key) as mark:
+            outcome = await run.aexecute(lambda: self._arespond(request, codec, respond, run))
+            mark.replayed = outcome.replayed
+        return outcome.result
 
     def _run(self, request: HttpRequest, call: Call, codec: ResponseCodec) -> Run[HttpResponseBase]:
         run = Run(call, self.policy, codec)
@@ -136,8 +147,7 @@ class Endpoint:
 
     def _call(self, request: HttpRequest) -> Call | None:
         """Give the call to protect, or None if it needs no protection or has some already."""
-        mark = getattr(request, "idempotency", None)
-        if isinstance(mark, Idempotency) and mark.is_running:
+        if is_protected(request):
             return None
         key = key_of(request, required=self.required)
         if key is None:
@@ -160,9 +170,8 @@ class Endpoint:
             and alias not in self.own_transactions
         ]
 
-    def _respond(
-        self, request: HttpRequest, codec: ResponseCodec, respond: Respond, run: Run[Any]
-    ) -> HttpResponseBase:
+    def _respond(self, work: _Work) -> HttpResponseBase:
+        run = work.run
         aliases = self._atomic_requests(but=run.store.using if run.has_started else None)
         committed: set[str] = set()
         try:
@@ -171,10 +180,10 @@ class Endpoint:
                     for alias in aliases:
                         stack.enter_context(Transaction(alias))
                         transaction.on_commit(partial(committed.add, alias), using=alias)
-                response = self._response(request, codec, respond)
+                response = self._response(work)
                 run.report.status = response.status_code
                 run.has_worked = True
-                self._confirm(codec, response, aliases, run)
+                self._confirm(work.codec, response, aliases, run)
         except Exception:
             # What a callback of `on_commit` raises comes too late to undo anything.
             if not aliases or committed != set(aliases):
@@ -182,16 +191,14 @@ class Endpoint:
             logger.exception("A callback after the commit of %s failed.", run.call.operation)
         return response
 
-    def _response(
-        self, request: HttpRequest, codec: ResponseCodec, respond: Respond
-    ) -> HttpResponseBase:
+    def _response(self, work: _Work) -> HttpResponseBase:
         try:
-            return codec.prepare(respond())
+            return work.codec.prepare(work.respond())
         except Exception as error:
             if self.policy.on_error != "store":
                 raise
-            codec.has_failed = True
-            return response_for_exception(request, error)
+            work.codec.has_failed = True
+            return work.codec.prepare(work.tell(work.request, error))
 
     def _confirm(
         self, codec: ResponseCodec, response: HttpResponseBase, aliases: list[str], run: Run[Any]
