@@ -26,6 +26,7 @@ from .exceptions import (
 )
 from .locking import cache_lock, lock
 from .locks import HeldLock
+from .middleware import not_idempotent
 from .protocol import Outcome, arun_once, run_once
 
 __all__ = [
@@ -58,5 +59,6 @@ __all__ = [
     "idempotent",
     "idempotent_view",
     "lock",
+    "not_idempotent",
     "run_once",
 ]

@@ -14,12 +14,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from .conf import STATISTICS, settings
+from .conf import MIDDLEWARE, STATISTICS, settings
 from .statistics.flushing import options
 from .stores import build_store
 from .tables import check_table
 
-MIDDLEWARE = "idempotency.middleware.IdempotencyMiddleware"
 BEFORE = (
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

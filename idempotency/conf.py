@@ -7,6 +7,8 @@ from typing import Any
 
 from django.conf import settings as django_settings
 
+MIDDLEWARE = "idempotency.middleware.IdempotencyMiddleware"
+
 STORE = {
     "BACKEND": "idempotency.stores.database.DatabaseStore",
     "LEASE": 30,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
@@ -12,9 +12,11 @@ from django.http import HttpRequest, HttpResponseBase
 from .conf import settings
 from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
-from .http.placement import refuse_inner_authentication
+from .http.placement import is_settled, refuse_inner_authentication
 from .http.requests import SAFE, is_unsafe, meta_name
 from .policy import Policy
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 
 class IdempotencyMiddleware:
@@ -22,7 +24,8 @@ class IdempotencyMiddleware:
     Make every request that carries a key take effect once, and tell our errors as problems.
 
     Put it last, so that a replay is authenticated and checked for CSRF like a first request. A
-    view with a decorator of its own keeps that one's options. The view runs inside of this
+    view with a decorator of its own keeps that one's options, and one with `not_idempotent` is left
+    alone. The view runs inside of this
     middleware, so the `process_exception` of others is not asked about a request with a key.
     """
 
@@ -68,9 +71,22 @@ class IdempotencyMiddleware:
         return await sync_to_async(_endpoint(view).serve)(request, respond)
 
 
+def not_idempotent(view: View) -> View:
+    """
+    Let the middleware leave *view* alone: a key that comes with its requests is not heeded.
+
+    For functions, for `dispatch` of a class (through `method_decorator`), and for what `as_view()`
+    gives.
+    """
+    if isinstance(view, type) or not callable(view):
+        raise TypeError(f"not_idempotent marks functions, not {view!r}.")
+    view.not_idempotent = True  # type: ignore[attr-defined]
+    return view
+
+
 def _is_keyed(request: HttpRequest, view: Any) -> bool:
-    """Whether the request is to be protected here: by its key, and by no decorator."""
-    if meta_name(settings.HEADER) not in request.META or hasattr(view, "idempotent_endpoint"):
+    """Whether the request is to be protected here: by its key, and by nobody else."""
+    if meta_name(settings.HEADER) not in request.META or is_settled(view):
         return False
     return request.method not in SAFE and is_unsafe(request)
 

@@ -10,7 +10,8 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.urls import URLResolver, get_resolver
 
-from .http.placement import has_lease, opens_transactions
+from .conf import MIDDLEWARE
+from .http.placement import frameworks_of, has_lease, is_settled, opens_transactions
 
 
 @register(Tags.urls)
@@ -30,6 +31,35 @@ def check_protected_methods(
         )
         for name in sorted(names)
     ]
+
+
+@register(Tags.urls)
+def check_views_of_the_middleware(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell of views that the middleware would have to protect, and cannot."""
+    if MIDDLEWARE not in settings.MIDDLEWARE or not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    names = {
+        _name_of(view)
+        for view in _views(get_resolver())
+        if frameworks_of(view) and not is_settled(view)
+    }
+    return [
+        Error(
+            f"{name} authenticates inside, where the middleware cannot see who calls: a request"
+            " with a key would be refused.",
+            hint="Protect it from inside, as the documentation of its framework here says, or mark"
+            " it with not_idempotent.",
+            id="idempotency.E038",
+        )
+        for name in sorted(names)
+    ]
+
+
+def _name_of(view: Any) -> str:
+    kind = getattr(view, "cls", view)
+    return f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__name__)}"
 
 
 def _views(resolver: URLResolver) -> Iterator[Any]:

@@ -967,7 +967,7 @@ def known_names() -> set[str]:
         "BigIntegerField",
     }
     others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
-    others |= {"LockLease", "FencedModel"}
+    others |= {"LockLease", "FencedModel", "IdempotentMixin"}
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {

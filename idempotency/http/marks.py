@@ -33,3 +33,9 @@ def is_protected(request: HttpRequest) -> bool:
     """Whether somebody further out protects *request* already."""
     mark = getattr(request, "idempotency", None)
     return isinstance(mark, Idempotency) and mark.is_running
+
+
+def is_replayed(request: HttpRequest) -> bool:
+    """Whether *request* was answered by a replay."""
+    mark = getattr(request, "idempotency", None)
+    return isinstance(mark, Idempotency) and mark.replayed

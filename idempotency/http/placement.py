@@ -13,8 +13,14 @@ from ..policy import Policy
 from ..stores import get_store
 
 _INSIDE = {
-    "rest_framework": "Django REST framework",
-    "ninja": "Django Ninja",
+    "rest_framework": (
+        "Django REST framework",
+        "add IdempotentMixin of idempotency.contrib.drf to its class",
+    ),
+    "ninja": (
+        "Django Ninja",
+        "put idempotent_operation of idempotency.contrib.ninja on its operations",
+    ),
 }
 
 
@@ -25,14 +31,25 @@ def refuse_inner_authentication(view: Any) -> None:
     Its callers would all be anonymous here: they would share keys, and a replay would ask nobody
     for a permission.
     """
+    for module in frameworks_of(view):
+        name, way_out = _INSIDE[module]
+        raise TypeError(
+            f"A view of {name} authenticates inside, where this protection cannot see who calls,"
+            f" and keys would be shared between users. Protect it from inside: {way_out}."
+        )
+
+
+def frameworks_of(view: Any) -> set[str]:
+    """Give the packages of those frameworks that serve *view* and authenticate inside."""
     classes = inspect.getmro(getattr(view, "cls", object))
     modules = {kind.__module__.partition(".")[0] for kind in classes}
     modules.add(getattr(view, "__module__", "").partition(".")[0])
-    for module in modules & set(_INSIDE):
-        raise TypeError(
-            f"A view of {_INSIDE[module]} authenticates inside, where this protection cannot see"
-            " who calls, and keys would be shared between users. Protect it from inside."
-        )
+    return modules & _INSIDE.keys()
+
+
+def is_settled(view: Any) -> bool:
+    """Whether *view* says itself how it is protected, or that it is not."""
+    return hasattr(view, "idempotent_endpoint") or getattr(view, "not_idempotent", False) is True
 
 
 def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:

@@ -171,7 +171,7 @@ def _read(request: HttpRequest) -> bytes:
 
 def _parts(request: HttpRequest) -> Iterator[Part]:
     """Give the digests of all parts; files stay on disk, and can be read again."""
-    _keep_small_body(request)
+    keep_small_body(request)
     try:
         fields, files = request.POST, request.FILES
     except RequestDataTooBig as error:
@@ -193,7 +193,7 @@ def _parts(request: HttpRequest) -> Iterator[Part]:
             yield name, upload.name or "", _digest(upload)
 
 
-def _keep_small_body(request: HttpRequest) -> None:
+def keep_small_body(request: HttpRequest) -> None:
     # So that a view may read the body itself; one that is too large for memory is only streamed.
     most = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     if most is not None and _length(request) > most:

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.core import checks
 from django.core.exceptions import ValidationError
 from django.db import models, router
@@ -114,7 +115,6 @@ class TransitionsMixin(Base):
             *_check_bases(cls),
             *_check_declarations(cls),
             *_check_protection(cls),
-            *_check_log(cls, options.get("databases") or ()),
         ]
 
 
@@ -199,14 +199,6 @@ def _check_declarations(model: type[models.Model]) -> list[checks.CheckMessage]:
     return found
 
 
-def _check_log(model: type[models.Model], databases: Collection[str]) -> list[checks.CheckMessage]:
-    """Tell if there is no log of transitions beside the rows; each of them would fail."""
-    using = router.db_for_write(model)
-    if using not in databases or model._meta.abstract:
-        return []
-    return check_table(f"The transitions of {model._meta.label}", using, TransitionLog)
-
-
 def _check_protection(model: type[models.Model]) -> list[checks.CheckMessage]:
     return [
         checks.Warning(
@@ -217,4 +209,16 @@ def _check_protection(model: type[models.Model]) -> list[checks.CheckMessage]:
         )
         for field in state_fields(model)
         if not field.protected and not field.is_relation
+    ]
+
+
+@checks.register(checks.Tags.database)
+def check_log(*, databases: Collection[str] | None = None, **options: Any) -> list[Any]:
+    """Tell if there is no log of transitions beside the rows; each of them would fail."""
+    guarded = [model for model in apps.get_models() if issubclass(model, TransitionsMixin)]
+    return [
+        message
+        for using in sorted({router.db_for_write(model) for model in guarded})
+        if using in (databases or ())
+        for message in check_table("The log of transitions", using, TransitionLog)
     ]

@@ -1,0 +1,32 @@
+"""Our errors as Django REST framework tells errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.http import HttpResponseBase
+from rest_framework.views import exception_handler as default_handler
+from rest_framework.views import set_rollback
+
+from ...exceptions import IdempotencyError
+from ...http import problem_response
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponseBase | None:
+    """
+    Tell the errors of this app as problems, and all others as the framework does.
+
+    For `REST_FRAMEWORK = {"EXCEPTION_HANDLER": "idempotency.contrib.drf.exception_handler"}`, which
+    views without `IdempotentMixin` need.
+    """
+    if isinstance(error, IdempotencyError):
+        return tell(error)
+    response: HttpResponseBase | None = default_handler(error, context)
+    return response
+
+
+def tell(error: IdempotencyError) -> HttpResponseBase:
+    """Give the problem that tells *error*, and have what the request wrote rolled back."""
+    set_rollback()
+    return problem_response(error)

@@ -1,0 +1,545 @@
+"""Django REST framework: actions take effect once, as each kind of view means it."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection, connections, transaction
+from django.http import Http404, HttpResponse
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.decorators import action
+from rest_framework.generics import CreateAPIView
+from rest_framework.response import Response
+from rest_framework.routers import SimpleRouter
+from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
+from rest_framework.views import APIView
+from rest_framework.viewsets import GenericViewSet
+
+from idempotency import StaleObject, idempotent_view
+from idempotency.contrib.drf import IdempotentMixin, exception_handler
+from idempotency.models import IdempotencyRecord
+from tests.conftest import KEY
+from tests.models import Effect
+
+pytestmark = pytest.mark.django_db
+OTHER_KEY = "another-key-that-nobody-guesses"
+
+committing = pytest.mark.django_db(transaction=True)
+
+
+class ByName(BaseAuthentication):
+    """Takes the caller's word for who it is."""
+
+    def authenticate(self, request):
+        name = request.META.get("HTTP_X_NAME")
+        if name == "nobody":
+            raise exceptions.AuthenticationFailed
+        return (User.objects.get_or_create(username=name)[0], name) if name else None
+
+    def authenticate_header(self, request):
+        return "Name"
+
+
+class EffectSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Effect
+        fields = ("id", "name")
+
+
+def effect(name="e"):
+    return {"effect": Effect.objects.create(name=name).pk}
+
+
+class Base(IdempotentMixin, APIView):
+    authentication_classes = (ByName,)
+
+
+class Plain(Base):
+    def get(self, request):
+        return Response({"effects": Effect.objects.count()})
+
+    def post(self, request):
+        made = effect(request.data.get("name", "e"))
+        return Response(made, status=201, headers={"Location": f"/effects/{made['effect']}/"})
+
+    put = patch = delete = post
+
+
+class Generic(IdempotentMixin, CreateAPIView):
+    queryset = Effect.objects.all()
+    serializer_class = EffectSerializer
+
+
+class Effects(IdempotentMixin, mixins.CreateModelMixin, mixins.ListModelMixin, GenericViewSet):
+    queryset = Effect.objects.all()
+    serializer_class = EffectSerializer
+
+    @action(detail=True, methods=["post"])
+    def pay(self, request, pk=None):
+        return Response({"paid": pk, **effect()}, status=202)
+
+
+class Kinds:
+    """Each kind of view, and where it is served."""
+
+    plain = (Plain, "/served/", "served")
+    generic = (Generic, "/served/", "served")
+    create = (Effects, "/effects/", "effect-list")
+    action = (Effects, "/effects/7/pay/", "effect-pay")
+
+
+@pytest.fixture(params=["plain", "generic", "create", "action"])
+def kind(request, served):
+    view, path, name = getattr(Kinds, request.param)
+    return SendTo(serve(served, view), path, name)
+
+
+def serve(served, view):
+    router = SimpleRouter()
+    router.register("effects", Effects, basename="effect")
+    return served(view.as_view() if view is not Effects else Plain.as_view(), *router.urls)
+
+
+class SendTo:
+    def __init__(self, send, path, name):
+        self.send, self.path, self.name = send, path, name
+
+    def __call__(self, key=KEY, body=b'{"name": "e"}', **options):
+        return self.send(key, body, path=self.path, **options)
+
+
+def test_action_takes_effect_once_and_its_answer_is_replayed_exactly(kind):
+    first, second = kind(), kind()
+
+    assert first.status_code in (201, 202)
+    assert (second.status_code, second.content) == (first.status_code, first.content)
+    assert second["Idempotent-Replayed"] == "true"
+    told = dict(second.items())
+    assert told.pop("Idempotent-Replayed") == "true"
+    assert told == dict(first.items())
+    assert Effect.objects.count() == 1
+    assert IdempotencyRecord.objects.get().operation == f"POST {kind.name}"
+
+
+def test_reused_missing_and_malformed_keys_are_told_as_problems(kind):
+    kind()
+
+    for response, status, problem in (
+        (kind(body=b'{"name": "other"}'), 422, "key-reused"),
+        (kind(key=None), 400, "key-missing"),
+        (kind(key=""), 400, "key-invalid"),
+    ):
+        assert response.status_code == status
+        assert response["Content-Type"] == "application/problem+json"
+        assert response.json()["type"].endswith(problem)
+    assert Effect.objects.count() == 1
+
+
+def test_callers_do_not_share_keys(served):
+    send = served(Plain.as_view())
+
+    answers = [send(headers={"X-Name": name}).content for name in ("ada", "bob", "ada")]
+
+    assert answers[0] == answers[2] != answers[1]
+    scopes = IdempotencyRecord.objects.values_list("scope", flat=True)
+    assert set(scopes) == {f"user:{User.objects.get(username=n).pk}" for n in ("ada", "bob")}
+
+
+class Picky(permissions.BasePermission):
+    allowed = True
+
+    def has_permission(self, request, view):
+        return Picky.allowed and request.data is not None
+
+
+def test_replay_is_authenticated_permitted_and_throttled_again(served, monkeypatch):
+    class Two(throttling.SimpleRateThrottle):
+        rate = "3/day"
+        cache = LocMem()
+
+        def get_cache_key(self, request, view):
+            return "all"
+
+    class Guarded(Plain):
+        permission_classes = (Picky,)
+        throttle_classes = (Two,)
+
+    send = served(Guarded.as_view())
+    ada = {"X-Name": "ada"}
+    assert send(headers=ada).status_code == 201
+    assert send(headers={"X-Name": "nobody"}).status_code == 401
+    monkeypatch.setattr(Picky, "allowed", False)
+    assert send(headers=ada).status_code == 403
+    monkeypatch.setattr(Picky, "allowed", True)
+    assert [send(headers=ada).status_code for _ in range(3)] == [201, 201, 429]
+    assert Effect.objects.count() == 1
+
+
+class LocMem(dict):
+    def set(self, key, value, timeout):
+        self[key] = value
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (exceptions.ValidationError({"name": "bad"}), 400),
+        (exceptions.PermissionDenied(), 403),
+        (Http404(), 404),
+        (RuntimeError(), 500),
+    ],
+)
+def test_raised_error_rolls_back_and_frees_the_key(served, error, status):
+    class Failing(Base):
+        is_broken = True
+
+        def post(self, request):
+            made = effect()
+            if Failing.is_broken:
+                raise error
+            return Response(made, status=201)
+
+    send = served(Failing.as_view())
+    assert [send().status_code for _ in range(2)] == [status, status]
+    assert not Effect.objects.exists()
+    Failing.is_broken = False
+    assert [send().status_code for _ in range(2)] == [201, 201]
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize(("status", "runs"), [(400, 1), (404, 1), (409, 2), (429, 2), (503, 2)])
+def test_returned_status_is_kept_or_frees_the_key(served, status, runs):
+    class Answering(Base):
+        calls = 0
+
+        def post(self, request):
+            Answering.calls += 1
+            return Response({"calls": Answering.calls}, status=status)
+
+    send = served(Answering.as_view())
+    assert [send().status_code for _ in range(2)] == [status, status]
+    assert Answering.calls == runs
+
+
+def test_error_that_is_to_be_kept_is_replayed_as_the_framework_told_it(served):
+    class Charging(Base):
+        idempotent_options = {"on_error": "store", "mode": "lease"}
+        calls = 0
+
+        def post(self, request):
+            Charging.calls += 1
+            if request.data["a"] == 1:
+                raise exceptions.ValidationError({"amount": "too much"})
+            raise RuntimeError
+
+    send = served(Charging.as_view())
+    first, second = send(), send()
+    assert (first.status_code, first.json()) == (400, {"amount": "too much"})
+    assert (second.content, second["Idempotent-Replayed"]) == (first.content, "true")
+    other = {"key": OTHER_KEY, "body": b'{"a": 2}'}
+    assert [send(**other).status_code for _ in range(2)] == [500, 500]
+    assert Charging.calls == 2
+
+
+def test_some_actions_have_options_of_their_own_and_others_no_protection(served):
+    class Chosen(Plain):
+        idempotent_actions = {"post": {"required": False}, "patch": {}}
+        idempotent_options = {"ignore": ("/sent_at",)}
+
+    send = served(Chosen.as_view())
+    assert [send(key=None).status_code for _ in range(2)] == [201, 201]
+    assert send(method="patch", key=None).status_code == 400
+    assert [send(method="put").status_code for _ in range(2)] == [201, 201]
+    assert Effect.objects.count() == 4
+    assert not IdempotencyRecord.objects.exists()
+    one, two = (send(body=b'{"sent_at": %d}' % number) for number in range(2))
+    assert one.content == two.content
+
+
+def test_actions_of_a_set_are_named_as_they_are_there(served):
+    class Some(Effects):
+        idempotent_actions = ("pay",)
+
+    router = SimpleRouter()
+    router.register("some", Some, basename="some")
+    send = served(Plain.as_view(), *router.urls)
+
+    made = {send(path="/some/", body=b'{"name": "e"}').json()["id"] for _ in range(2)}
+    assert made == set(Effect.objects.values_list("pk", flat=True))
+    assert len(made) == 2
+    paid = [send(path="/some/7/pay/").content for _ in range(2)]
+    assert paid[0] == paid[1]
+
+
+def test_wrong_option_is_told_when_the_view_is_made():
+    class Wrong(Plain):
+        idempotent_options = {"no_such_option": 1}
+
+    class WrongAction(Plain):
+        idempotent_actions = {"post": {"wait": -1}}
+
+    with pytest.raises(TypeError, match="no_such_option"):
+        Wrong.as_view()
+    with pytest.raises(ValueError, match="wait"):
+        WrongAction.as_view()
+
+
+def test_safe_and_unknown_methods_ask_for_no_key(served):
+    send = served(Plain.as_view())
+
+    assert send(method="get", key=None).json() == {"effects": 0}
+    assert send(method="options", key=None).status_code == 200
+    assert send(method="get").json() == {"effects": 0}
+
+    class Reading(Base):
+        def get(self, request):
+            return Response({})
+
+    assert served(Reading.as_view())(key=None).status_code == 405
+    assert not IdempotencyRecord.objects.exists()
+
+
+def test_response_is_finalized_once(served):
+    class Wrapped(Plain):
+        def finalize_response(self, request, response, *args, **kwargs):
+            if isinstance(response, Response):
+                response.data = {"data": response.data}
+            response = super().finalize_response(request, response, *args, **kwargs)
+            response["X-Finalized"] = f"{response.get('X-Finalized', '')}+"
+            return response
+
+    send = served(Wrapped.as_view())
+    first, second = send(), send()
+
+    assert set(first.json()) == {"data"}
+    assert isinstance(first.json()["data"]["effect"], int)
+    assert second.content == first.content
+    assert first["X-Finalized"] == second["X-Finalized"] == "+"
+
+
+class Text(renderers.BaseRenderer):
+    media_type, format, charset = "text/plain", "txt", "latin-1"
+
+    def render(self, data, accepted_media_type=None, renderer_context=None):
+        return json.dumps(data, ensure_ascii=False).encode("latin-1")
+
+
+def test_representation_is_the_first_one_whatever_a_retry_accepts(served):
+    class Negotiating(Plain):
+        renderer_classes = (renderers.JSONRenderer, Text)
+
+    send = served(Negotiating.as_view())
+    refused = send(headers={"Accept": "image/png"})
+    assert (refused.status_code, Effect.objects.count()) == (406, 0)
+
+    first = send(headers={"Accept": "text/plain"})
+    assert first["Content-Type"] == "text/plain; charset=latin-1"
+    Negotiating.renderer_classes = (renderers.JSONRenderer,)
+    for accepted in ("image/png", "text/plain", "application/json"):
+        again = send(headers={"Accept": accepted})
+        assert (again.status_code, again.content) == (201, first.content)
+        assert again["Content-Type"] == first["Content-Type"]
+    assert Effect.objects.count() == 1
+    assert send(method="get", headers={"Accept": "image/png"}).status_code == 406
+
+
+@pytest.mark.parametrize("method", ["post", "patch"])
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_uploads_are_compared_part_by_part_and_read_by_the_framework(served, method, size):
+    class Receiving(Base):
+        permission_classes = (Picky,)
+
+        def post(self, request):
+            file = request.data["file"]
+            return Response({"name": file.name, "size": file.size, **effect()})
+
+        patch = post
+
+    send = served(Receiving.as_view())
+
+    def upload(letter, boundary=BOUNDARY):
+        file = SimpleUploadedFile("a.bin", letter * size)
+        body = encode_multipart(boundary, {"file": file, "note": "n"})
+        kind = MULTIPART_CONTENT.replace(BOUNDARY, boundary)
+        return send(body=body, method=method, content_type=kind)
+
+    answers = [upload(b"x"), upload(b"x", "another"), upload(b"y")]
+    assert [one.status_code for one in answers] == [200, 200, 422]
+    assert answers[0].content == answers[1].content
+    assert answers[0].json()["size"] == size
+
+
+def test_errors_of_this_app_go_through_the_handler_of_the_project(served):
+    class Stale(Plain):
+        def post(self, request):
+            effect()
+            raise StaleObject("changed meanwhile")
+
+        def get_exception_handler(self):
+            return lambda error, context: heard.append((error, context["view"]))
+
+    heard = []
+    response = served(Stale.as_view())()
+
+    assert (response.status_code, response.json()["type"][-12:]) == (409, "stale-object")
+    assert [type(error) for error, _ in heard] == [StaleObject]
+    assert not Effect.objects.exists()
+
+
+def test_handler_of_the_project_may_answer_in_its_own_way(served):
+    class Own(Plain):
+        def get_exception_handler(self):
+            return lambda error, context: Response({"own": type(error).__name__}, status=418)
+
+    response = served(Own.as_view())(key=None)
+
+    assert (response.status_code, response.json()) == (418, {"own": "KeyMissing"})
+
+
+def test_views_without_protection_tell_our_errors_by_the_handler(served, settings):
+    class Bare(APIView):
+        authentication_classes = ()
+
+        def get_exception_handler(self):
+            return exception_handler
+
+        def post(self, request):
+            effect()
+            if request.data["a"] == 1:
+                raise StaleObject("changed meanwhile")
+            raise exceptions.NotFound
+
+    send = served(Bare.as_view())
+    assert send().json()["type"].endswith("stale-object")
+    assert send(body=b'{"a": 2}').status_code == 404
+
+
+@committing
+class TestAtomicRequests:
+    @pytest.fixture(autouse=True)
+    def everywhere(self, atomic_requests):
+        pass
+
+    def test_claim_is_seen_while_the_action_runs(self, served):
+        class Slow(Plain):
+            def post(self, request):
+                running.set()
+                assert done.wait(30)
+                return super().post(request)
+
+        running, done = threading.Event(), threading.Event()
+        send, answers = served(Slow.as_view()), []
+
+        def first():
+            answers.append(send())
+            connections.close_all()
+
+        thread = threading.Thread(target=first)
+        if connection.vendor == "sqlite":
+            pytest.skip("no other writer while one works")
+        thread.start()
+        assert running.wait(30)
+        twin = send()
+        done.set()
+        thread.join(30)
+
+        assert (twin.status_code, twin.json()["type"][-19:]) == (409, "request-in-progress")
+        assert answers[0].status_code == 201
+        assert send().content == answers[0].content
+
+    def test_what_is_not_protected_is_in_a_transaction_as_before(self, served):
+        class Some(Base):
+            idempotent_actions = ("patch",)
+
+            def post(self, request):
+                assert connection.in_atomic_block
+                effect()
+                raise exceptions.ValidationError
+
+            def get(self, request):
+                return Response({"in": connection.in_atomic_block})
+
+        send = served(Some.as_view())
+        assert send(key=None).status_code == 400
+        assert not Effect.objects.exists()
+        assert send(method="get", key=None).json() == {"in": True}
+
+    def test_view_that_handles_its_transactions_itself_gets_none(self, served):
+        class Own(Base):
+            @transaction.non_atomic_requests
+            def dispatch(self, *args, **kwargs):
+                return super().dispatch(*args, **kwargs)
+
+            def get(self, request):
+                return Response({"in": connection.in_atomic_block})
+
+        assert served(Own.as_view())(method="get", key=None).json() == {"in": False}
+
+
+def test_clients_and_factories_of_the_framework_work(served, settings):
+    served(Plain.as_view())
+    client = APIClient()
+    client.credentials(HTTP_IDEMPOTENCY_KEY=KEY)
+    first, second = (client.post("/served/", {"name": "e"}, format="json") for _ in range(2))
+    assert first.data == second.data == {"effect": Effect.objects.get().pk}
+
+    request = APIRequestFactory().post("/x/", {"name": "e"}, HTTP_IDEMPOTENCY_KEY=OTHER_KEY)
+    user = User.objects.create_user("ada")
+    force_authenticate(request, user)
+    response = Plain.as_view()(request)
+    assert response.status_code == 201
+    record = IdempotencyRecord.objects.get(scope=f"user:{user.pk}")
+    assert record.operation == "POST tests.test_drf.Plain.post"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", bytes(range(256)), "ä".encode("latin-1")],
+)
+def test_plain_responses_are_replayed_to_the_byte(served, body):
+    class Raw(Base):
+        def post(self, request):
+            response = HttpResponse(body, content_type="application/octet-stream")
+            response.set_cookie("a", "b")
+            effect()
+            return response
+
+    send = served(Raw.as_view())
+    first, second = send(), send()
+
+    assert first.content == second.content == body
+    assert (list(first.cookies), list(second.cookies)) == (["a"], [])
+    assert Effect.objects.count() == 1
+
+
+def test_nothing_to_say_is_replayed_as_that(served):
+    class Empty(Base):
+        def post(self, request):
+            effect()
+            return Response(status=204)
+
+    client = APIClient(headers={"Idempotency-Key": KEY})
+    served(Empty.as_view())
+    first, second = (client.post("/served/") for _ in range(2))
+
+    assert (first.status_code, second.status_code) == (204, 204)
+    assert (first.content, second.content, second.data) == (b"", b"", None)
+
+
+def test_middleware_leaves_protected_views_to_themselves(served, settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "idempotency.middleware.IdempotencyMiddleware"]
+    send = served(Plain.as_view())
+
+    assert send().content == send().content
+    assert IdempotencyRecord.objects.count() == 1
+
+
+def test_decorator_of_plain_views_is_refused_with_the_way_out():
+    with pytest.raises(TypeError, match="IdempotentMixin"):
+        idempotent_view(Plain.as_view())
