@@ -70,7 +70,7 @@ class Claiming(Generic[Result]):
     @property
     def differences(self) -> tuple[str, ...] | None:
         """Where the input differs from that of the record that was seen; None if unknown."""
-        return None if self.seen is None else differences(self.seen.outline, str(self.call.outline))
+        return None if self.seen is None else differences(self.seen.outline, self.call.outline)
 
     def peek(self) -> Outcome[Result] | IdempotencyError | None:
         """Give what a look before any claim decides already, where such a look is cheap."""

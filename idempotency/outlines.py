@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, cast
 
@@ -22,18 +23,22 @@ DEEPEST = 5
 """How many names a path has at most; what lies deeper is summed up."""
 
 
+KEY_CHECK = "#"
+"""Where the digest of nothing stands, which tells whether `SECRET_KEY` is still the same."""
+
+
 class Outline:
     """The outline of *value* as text, made when it is needed: a replay never asks for it."""
 
-    __slots__ = ("_text", "_value")
+    __slots__ = ("_text", "value")
 
     def __init__(self, value: Any) -> None:
-        self._value = value
+        self.value = value
         self._text: str | None = None
 
     def __str__(self) -> str:
         if self._text is None:
-            self._text = outline(self._value)
+            self._text = outline(self.value)
         return self._text
 
 
@@ -51,18 +56,62 @@ def outline(value: Any) -> str:
     return _written({"": value})
 
 
-def differences(first: str, second: str) -> tuple[str, ...] | None:
-    """Give the paths at which two outlines differ, sorted; None if that cannot be told."""
-    if not (first and second):
+def differences(first: str, second: Any) -> tuple[str, ...] | None:
+    """
+    Give the paths at which *second* differs from what has the outline *first*, sorted.
+
+    *second* is an `Outline`. None if that cannot be told: there is none, or `SECRET_KEY` is new.
+    """
+    if not (first and isinstance(second, Outline)):
         return None
-    ours, theirs = json.loads(first), json.loads(second)
-    paths = {path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)}
-    return tuple(sorted(map(_as_text, paths)))
+    digests: dict[str, str] = json.loads(first)
+    keyed = _keyed(settings.SECRET_KEY)
+    if digests.pop(KEY_CHECK, None) != _digest(keyed, KEY_CHECK, ""):
+        return None
+    found = _compare(second.value, "", digests, _opened(digests), keyed)
+    return tuple(sorted(map(_as_text, found)))
+
+
+def _opened(paths: Iterable[str]) -> dict[str, set[str]]:
+    """Give the paths of the containers whose members are compared apart, and those members."""
+    members: dict[str, set[str]] = {}
+    for path in paths:
+        while path and path not in members.get(above := path.rpartition("/")[0], ()):
+            members.setdefault(above, set()).add(path)
+            path = above
+    return members
+
+
+def _compare(
+    value: Any, path: str, digests: dict[str, str], opened: dict[str, set[str]], keyed: Any
+) -> Iterator[str]:
+    """Give the paths at or below *path* at which *value* is another one, as deep as is known."""
+    if path in digests:
+        if digests[path] != _digest(keyed, path, value):
+            yield path
+        return
+    members = _members(value, path)
+    if not members:
+        yield path
+        return
+    yield from opened[path] ^ members.keys()
+    for place in opened[path] & members.keys():
+        yield from _compare(members[place], place, digests, opened, keyed)
+
+
+def _members(value: Any, path: str) -> dict[str, Any]:
+    """Give what *value* contains by its paths, if that may be compared apart."""
+    if type(value) is dict:
+        return {f"{path}/{_step(name)}": member for name, member in value.items()}
+    if type(value) is list:
+        return {f"{path}/{place}": member for place, member in enumerate(value)}
+    return {}
 
 
 def _written(parts: dict[str, Any]) -> str:
     keyed = _keyed(settings.SECRET_KEY)
-    return json.dumps({path: _digest(keyed, path, part) for path, part in parts.items()})
+    digests = {path: _digest(keyed, path, part) for path, part in parts.items()}
+    return json.dumps({KEY_CHECK: _digest(keyed, KEY_CHECK, "")} | digests)
 
 
 def _as_text(path: str) -> str:
@@ -79,18 +128,17 @@ def _parts_within(value: Any, depth: int) -> dict[str, Any] | None:
 
 def _collect(value: Any, path: str, depth: int, parts: dict[str, Any]) -> None:
     """Put the parts of *value* that are compared as a whole into *parts*, by their paths."""
-    kind = type(value)
-    if not (depth and value and (kind is dict or kind is list)):
+    members = _members(value, path) if depth else {}
+    if not members:
         parts[path] = value
-        return
-    for name, member in value.items() if kind is dict else enumerate(value):
+    for place, member in members.items():
         if len(parts) > MOST:
             return
-        _collect(member, f"{path}/{_step(name)}", depth - 1, parts)
+        _collect(member, place, depth - 1, parts)
 
 
-def _step(name: Any) -> Any:
-    is_plain = type(name) is int or not ("~" in name or "/" in name)
+def _step(name: str) -> str:
+    is_plain = not ("~" in name or "/" in name)
     return name if is_plain else name.replace("~", "~0").replace("/", "~1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -10,12 +11,35 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
+from .conf import settings
+from .exceptions import InvalidBackend
+from .locks.aliases import get_backend
+from .locks.database import DatabaseLockBackend
 from .models import IdempotencyRecord, LockLease
+from .statistics.flushing import options
 from .statistics.rolling import outdated, roll_up
+from .statistics.stuck import record_databases
 from .stores.dialects import clock
 
 GRACE = 86_400
 """Seconds after the end of a lease for which a claim that nobody completed is kept."""
+
+
+def lock_and_record_databases() -> list[str]:
+    """Give the aliases of the databases that have records or locks."""
+    found = set(record_databases())
+    for alias in settings.LOCKS:
+        with suppress(InvalidBackend):  # The system checks tell, and each lock.
+            backend = get_backend(alias)
+            if isinstance(backend, DatabaseLockBackend):
+                found.add(backend.using)
+    return sorted(using for using in found if using in connections)
+
+
+def statistics_database() -> str:
+    """Give the alias of the database that has the statistics."""
+    using: str = options()["USING"]
+    return using
 
 
 def purgeable(using: str, grace: float = GRACE) -> QuerySet[IdempotencyRecord]:

@@ -48,7 +48,7 @@ class Report:
         self.is_over = False
         """Whether the transaction of the claim has ended without an error."""
         self._awaits_commit = False
-        self._pending: CallEvent | None = None
+        self._pending: list[CallEvent] = []
 
     def told(self, execute: Callable[[], Outcome[Result]]) -> Outcome[Result]:
         """Give the outcome of *execute*, and announce it."""
@@ -72,15 +72,15 @@ class Report:
 
     def claimed(self, claim: Claim) -> None:
         """Take note of the claim, in its transaction if it has no lease, before all else."""
-        if claim.taken_over:
-            announce(self._event("taken_over", seconds=0.0))
         if claim.lease is None:
             self._awaits_commit = self.progress.claiming.store.when_committed(self._commit)
+        if claim.taken_over:
+            self._announce(self._event("taken_over", seconds=0.0), "in_progress")
 
     def _commit(self) -> None:
         self._awaits_commit = False
-        if self._pending is not None:
-            announce(self._pending)
+        for event in self._pending:
+            announce(event)
 
     def _tell(self, outcome: Outcome[Any]) -> None:
         state = self.progress.settling.ended_as
@@ -89,7 +89,7 @@ class Report:
     def _announce(self, event: CallEvent, state: State | None) -> None:
         """Tell of *event*; one that wrote a *state* may yet be undone by a caller's transaction."""
         if self._awaits_commit and state is not None:
-            self._pending = event
+            self._pending.append(event)
         else:
             announce(event)
 

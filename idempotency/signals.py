@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
 from django.dispatch import Signal
+
+logger = logging.getLogger("idempotency")
 
 CallOutcome = Literal[
     "executed",  # Ran, and its outcome is kept.
@@ -181,7 +184,17 @@ def announce(event: CallEvent | LockEvent | RowEvent) -> None:
     """
     Tell all who listen of *event*, under the signal of its outcome.
 
-    Receivers take `event` and have the time of a request: they must not wait. What they raise is
-    logged, and changes nothing for the call.
+    Receivers take `event` and have the time of a request: they are synchronous, and must not wait.
+    What they raise is logged, and changes nothing for the call.
     """
-    event.signal.send_robust(sender=type(event), event=event)
+    try:
+        event.signal.send_robust(sender=type(event), event=event)
+    except Exception:  # Django refuses coroutine functions there, where a loop runs.
+        logger.exception("A receiver of %s cannot be called; is it synchronous?", event.outcome)
+
+
+def announce_error(error: Exception, event: RowEvent) -> None:
+    """Announce that a row was refused by *error*, unless somebody further in has told of that."""
+    if not getattr(error, "is_announced", False):
+        error.is_announced = True  # type: ignore[attr-defined]
+        announce(event)

@@ -1,6 +1,7 @@
 """Records whose retention is over go; nothing else does."""
 
 import io
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from django.utils import timezone
 from idempotency import lock
 from idempotency.keys import new_token, record_id
 from idempotency.management.progress import Progress
-from idempotency.models import IdempotencyRecord, LockLease
+from idempotency.models import IdempotencyRecord, LockLease, Statistic
 from idempotency.purge import purge, purgeable
 from idempotency.testing import crash_points, race
 
@@ -23,14 +24,14 @@ committing = pytest.mark.django_db(transaction=True)
 LONG_AGO, YESTERDAY, SOON = timedelta(days=-9), timedelta(hours=-20), timedelta(hours=1)
 
 
-def make(count=1, **fields):
+def make(count=1, using="default", **fields):
     now = timezone.now()
     instants = ("ends_at", "expires_at", "purge_after")
     values = {
         name: now + value if name in instants and value is not None else value
         for name, value in {"purge_after": LONG_AGO, **fields}.items()
     }
-    IdempotencyRecord.objects.bulk_create(
+    IdempotencyRecord.objects.using(using).bulk_create(
         IdempotencyRecord(
             id=record_id("s", "o", f"{new_token()}-{number}"),
             token=new_token(),
@@ -158,8 +159,27 @@ def test_database_without_records_is_told(monkeypatch):
         call_command("clear_idempotency_records", database="elsewhere")
 
     monkeypatch.setitem(IdempotencyRecord._meta.__dict__, "db_table", "no_table")
-    with pytest.raises(CommandError, match=r"no_table(.|\n)+Is this the --database of the rec"):
+    for model in (LockLease, Statistic):
+        monkeypatch.setitem(model._meta.__dict__, "db_table", "no_table")
+    with pytest.raises(CommandError, match=r"Has `manage\.py migrate` been run"):
         call_command("clear_idempotency_records")
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_every_database_that_is_used_is_cleared(settings):
+    settings.IDEMPOTENCY_STORES = {"default": {}, "billing": {"OPTIONS": {"using": "other"}}}
+    settings.IDEMPOTENCY_STATISTICS = {"USING": "other"}
+    for using in ("default", "other"):
+        make(state="completed", expires_at=LONG_AGO, using=using)
+    old = timezone.now() - timedelta(days=500)
+    Statistic.objects.using("other").create(
+        id=uuid.uuid4(), starts_at=old, length=60, count=1, seconds=0, longest=0
+    )
+
+    assert clear(database="default")[0] == "1 records deleted.\n"
+    assert clear()[0].splitlines()[0] == "1 records deleted."
+    assert not IdempotencyRecord.objects.using("other").exists()
+    assert not Statistic.objects.using("other").exists()
 
 
 @committing

@@ -2,12 +2,14 @@
 
 import threading
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection, transaction
 from django.http import HttpResponse, JsonResponse
 from django.test import Client, TestCase
+from django.utils import timezone
 
 from idempotency import (
     KeyInProgress,
@@ -256,6 +258,38 @@ def test_what_receivers_raise_changes_nothing(caplog):
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_receiver_that_cannot_be_called_from_a_loop_changes_nothing(caplog):
+    async def unsuitable(**kwargs):
+        pass
+
+    async def work():
+        return "done"
+
+    signals.record_completed.connect(unsuitable)
+    try:
+        outcome = run_async(arun_once(work, scope="s", operation="o", key="key"))
+    finally:
+        signals.record_completed.disconnect(unsuitable)
+
+    assert outcome.result == "done"
+    assert "is it synchronous?" in caplog.text
+
+
+def test_take_over_that_is_rolled_back_with_its_caller_is_not_announced():
+    call()
+    over = {"state": "in_progress", "ends_at": timezone.now() - timedelta(hours=1)}
+    IdempotencyRecord.objects.update(**over)
+    with hearing() as heard:
+        with suppress(ZeroDivisionError), transaction.atomic():
+            call()
+            fail()
+        with transaction.atomic():
+            call()
+            assert heard == []
+
+    assert [event.outcome for event in heard] == ["taken_over", "executed"]
+
+
 class TestRequests:
     def send(self, view, served, *bodies, key="0198c5a2-7c1e-7b53-9d3c-2f1f0f6f3a11", **headers):
         client = Client(raise_request_exception=False)
@@ -397,9 +431,14 @@ class TestLocks:
             ("nightly", "nightly"),
             ("order:42", "order:…"),
             ("user:ada:items", "user:…"),
-            ("order42", "…"),
-            ("stock/2026-11-26/all", "stock/…-…-…/all"),
+            ("order42", "order…"),
+            ("stock/2026-11-26/all", "stock/…"),
             ("7f3a", "…"),
+            ("order-1b4e28ba-2fa1-11d2-883f-0016d3cca427", "order-…"),
+            ("invoice ada@example.com", "invoice …"),
+            ("cart-ada", "cart-…"),
+            ("ä" * 41, "ä" * 40 + "…"),
+            ("", ""),
         ],
     )
     def test_literal_name_is_told_without_what_differs(self, name, template):
@@ -418,6 +457,31 @@ class TestRows:
                 old.delete()
 
         assert [(event.name, event.outcome) for event in heard] == [("tests.account", "stale")] * 2
+
+    def test_each_stale_object_of_a_bulk_is_announced(self):
+        account = Account.objects.create()
+        old = [Account.objects.get(pk=account.pk) for _ in range(2)]
+        account.save()
+        with hearing() as heard:
+            Account.objects.bulk_update([account, *old], ["balance"])
+
+        assert [(event.name, event.outcome) for event in heard] == [("tests.account", "stale")] * 2
+
+    def test_refusal_of_something_within_a_transition_is_announced_once(self):
+        account, letter = Account.objects.create(), Letter.objects.create()
+        old, sent = Account.objects.get(pk=account.pk), Letter.objects.create()
+        account.save()
+        sent.send()
+        with hearing(*signals.OF_ROW.values()) as heard:
+            with pytest.raises(StaleObject):
+                letter.read(lambda _: old.save())
+            with pytest.raises(TransitionConflict):
+                letter.read(lambda _: sent.weigh())
+
+        assert [(event.name, event.outcome) for event in heard] == [
+            ("tests.account", "stale"),
+            ("tests.letter.weigh", "conflict"),
+        ]
 
     def test_transitions_are_announced_when_they_are_committed(self):
         letter = Letter.objects.create()

@@ -12,7 +12,7 @@ from django.db import models, router, transaction
 from ..exceptions import StaleObject
 from ..optimistic.versions import make_new
 from ..rollbacks import on_rollback
-from ..signals import RowEvent, announce
+from ..signals import RowEvent, announce_error
 from .tokens import Held, fence_of, refuse_older, token_of
 
 
@@ -115,8 +115,9 @@ def _meet(instance: FencedModel, held: Held, using: str) -> None:
         return _note(instance, token, using)
     stored = row.select_for_update().values_list("fence", flat=True).first()
     refuse_older(type(instance), stored, token)
-    announce(RowEvent(name=instance._meta.label_lower, outcome="stale"))
-    raise StaleObject(model=type(instance), pk=instance.pk)
+    error = StaleObject(model=type(instance), pk=instance.pk)
+    announce_error(error, RowEvent(name=instance._meta.label_lower, outcome="stale"))
+    raise error
 
 
 def _note(instance: FencedModel, token: int, using: str) -> None:

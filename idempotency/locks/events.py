@@ -8,17 +8,18 @@ from ..exceptions import IdempotencyError, LockReentered, LockUnavailable, Store
 from ..signals import LockEvent, LockOutcome, announce
 from ..uptime import uptime
 
-_CHANGING = re.compile(r"[^\s:/._-]*\d[^\s:/._-]*")
+_FIRST_WORD = re.compile(r"(?P<word>[^\W\d]{0,40})(?P<end>[^\w]?)")
 
 
 def template_of(name: str) -> str:
     """
     Give *name* without what is likely to differ from call to call: "order:…" for "order:42".
 
-    That is what comes after the first colon, and every word with a digit.
+    That is its first word, if it is one of letters: what follows may be a number, or a person.
     """
-    head, colon, _ = name.partition(":")
-    return f"{_CHANGING.sub('…', head)}{':…' if colon else ''}"
+    found = _FIRST_WORD.match(name)
+    assert found is not None  # noqa: S101 - it matches nothing as well.
+    return name if found["word"] == name else f"{found['word']}{found['end']}…"
 
 
 class Life:

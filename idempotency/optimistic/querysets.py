@@ -9,6 +9,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections, models, transaction
 from django.db.models import F
 
+from ..signals import RowEvent, announce
 from .versions import VersionField, expected_version, move_on, root_key, version_field
 
 Row = TypeVar("Row", bound=models.Model)
@@ -64,7 +65,10 @@ class VersionedQuerySet(models.QuerySet[Row]):
             for one in fresh:
                 move_on(one, field, using)
         kept = {id(one) for one in fresh}
-        return [one for one in objects if id(one) not in kept]
+        stale = [one for one in objects if id(one) not in kept]
+        for one in stale:
+            announce(RowEvent(name=one._meta.label_lower, outcome="stale"))
+        return stale
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 

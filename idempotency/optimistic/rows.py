@@ -16,7 +16,7 @@ from django.db.models.lookups import Exact
 
 from ..exceptions import StaleObject
 from ..rollbacks import on_rollback
-from ..signals import RowEvent, announce
+from ..signals import RowEvent, announce_error
 from .querysets import VersionedManager, VersionedQuerySet
 from .versions import (
     NextVersion,
@@ -78,8 +78,9 @@ class VersionedModel(models.Model):
                 super().save(*args, **options)
             except _Unmatched as conflict:
                 _mend(conflict, self)
-                announce(RowEvent(name=self._meta.label_lower, outcome="stale"))
-                raise StaleObject(str(conflict), **conflict.facts) from None
+                error = StaleObject(str(conflict), **conflict.facts)
+                announce_error(error, RowEvent(name=self._meta.label_lower, outcome="stale"))
+                raise error from None
         if is_new:
             on_rollback(partial(make_new, self, had_key), using)
 
@@ -148,8 +149,9 @@ class VersionedModel(models.Model):
         with transaction.atomic(using=using):
             row = row_of(self, field, using).filter(**{field.name: expected})
             if not row.update(**{field.name: expected + 1}):
-                announce(RowEvent(name=self._meta.label_lower, outcome="stale"))
-                raise StaleObject(**facts_of(self, field, using, expected))
+                error = StaleObject(**facts_of(self, field, using, expected))
+                announce_error(error, RowEvent(name=self._meta.label_lower, outcome="stale"))
+                raise error
             return remove(using=using)
 
     delete.alters_data = True  # type: ignore[attr-defined]

@@ -7,7 +7,8 @@ def flush() -> None:
 
     Call it where a process ends without Python's exit functions, as some task workers do.
 
-    Raises: Django's `DatabaseError` if that fails; what was counted is then kept.
+    Raises: `RuntimeError` in an open transaction, with which the counts could be lost; Django's
+    `DatabaseError` if it fails. What was counted is then kept, unless it is a `DataError`.
     """
     from .flushing import flushing
 

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, DataError, connections
+from django.db import DataError, connections
 
 from ..conf import STATISTICS, settings
 from .counting import Counters
@@ -27,6 +26,15 @@ def options() -> Mapping[str, Any]:
     """Give the options of `IDEMPOTENCY_STATISTICS`, with the defaults of those left out."""
     given = settings.STATISTICS
     return {**STATISTICS, **(given if isinstance(given, Mapping) else {})}
+
+
+PATIENCE = 10
+"""Seconds that the end of a process waits for its last statistics to be written."""
+
+
+def _interval() -> float:
+    wanted: float = options()["INTERVAL"]
+    return wanted if isinstance(wanted, int | float) else STATISTICS["INTERVAL"]
 
 
 class Flushing:
@@ -47,7 +55,7 @@ class Flushing:
             self._start()
 
     def flush(self) -> None:
-        """Write what was counted; keep it if that fails, and raise the error."""
+        """Write what was counted; keep it if that fails, unless it never could be written."""
         with self._mutex:
             batch = self.counters.take()
             if not batch:
@@ -65,38 +73,52 @@ class Flushing:
         """Do what `flush` does; log that it failed, the first time."""
         try:
             self.flush()
-        except (DatabaseError, ImproperlyConfigured, OSError) as error:
+        except Exception as error:  # Whatever it is, there will be more to write.
             level = logging.DEBUG if self._is_failing else logging.WARNING
             self._is_failing = True
-            logger.log(level, "Statistics could not be written, and are kept.", exc_info=error)
+            fate = "dropped" if isinstance(error, DataError) else "kept"
+            logger.log(level, "Statistics could not be written, and are %s.", fate, exc_info=error)
         else:
             self._is_failing = False
         finally:
             connections.close_all()  # An idle one would keep its database from being dropped.
 
     def flush_at_exit(self) -> None:
-        """Write the rest, at the end of the process."""
+        """Write the rest, at the end of the process; give up a database that does not answer."""
         self._stop.set()
-        if not self.is_manual and not self.counters.is_empty:
-            self.flush_quietly()
+        if self.is_manual:
+            return
+        thread = self._thread
+        if thread is None and not self.counters.is_empty:
+            thread = self._start()
+            if thread is None:  # Some versions of Python start none at their exit.
+                self.flush_quietly()
+        if thread is not None:
+            thread.join(PATIENCE)
 
-    def _start(self) -> None:
+    def _start(self) -> threading.Thread | None:
         if _is_testing():
             self.is_manual = True
-            return
+            return None
         thread = threading.Thread(target=self._run, name="idempotency-statistics", daemon=True)
         self._thread = thread
         try:
             thread.start()
         except RuntimeError:  # The interpreter shuts down, and will flush.
             self._thread = None
+            return None
+        return thread
 
     def _run(self) -> None:
         idle = 0
-        while idle < IDLE and not self._stop.wait(options()["INTERVAL"]):
+        is_last = False
+        while idle < IDLE and not is_last:
+            is_last = self._stop.wait(_interval())
             idle = idle + 1 if self.counters.is_empty else 0
             self.flush_quietly()
         self._thread = None
+        if not (is_last or self.counters.is_empty):  # Whoever counted that saw a thread.
+            self.notice()
 
     def reset(self) -> None:
         """Begin anew, as in the child of a fork: what was counted before is the parent's."""

@@ -11,10 +11,13 @@ from django.utils import timezone
 def moment(seconds: float) -> datetime:
     """Give the instant *seconds* after the beginning of 1970, aware if `USE_TZ` says so."""
     aware = datetime.fromtimestamp(seconds, UTC)
-    return aware if settings.USE_TZ else timezone.make_naive(aware)
+    if settings.USE_TZ:
+        return aware
+    return timezone.make_naive(aware, timezone.get_default_timezone())
 
 
 def seconds_of(instant: datetime) -> float:
     """Give the seconds from the beginning of 1970 to *instant*."""
-    aware = instant if timezone.is_aware(instant) else timezone.make_aware(instant)
-    return aware.timestamp()
+    if timezone.is_naive(instant):
+        instant = timezone.make_aware(instant, timezone.get_default_timezone())
+    return instant.timestamp()

@@ -52,7 +52,7 @@ _CALL = (
 
 def write(batch: Batch, using: str, calls_per_record: int) -> None:
     """Add *batch* to the database *using*, all of it or nothing."""
-    with transaction.atomic(using=using):
+    with transaction.atomic(using=using, durable=True):
         add(batch.tallies, using)
         log(batch.calls, using, calls_per_record)
 

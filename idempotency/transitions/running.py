@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 import django_fsm
-from django.db import transaction
+from django.db import connections, transaction
 from django_fsm.signals import post_transition, pre_transition
 
 from ..exceptions import StaleObject, TransitionConflict
-from ..rollbacks import on_rollback
-from ..signals import RowEvent, announce
+from ..rollbacks import is_in_transaction, on_rollback
+from ..signals import RowEvent, announce, announce_error
 from .journal import write_log
 from .memory import Snapshot, Values, values_of
 from .outcomes import TransitionOutcome, guard_failed
@@ -63,9 +63,9 @@ class Run:
 
     def _tell_error(self, error: BaseException) -> None:
         if isinstance(error, TransitionConflict):
-            announce(RowEvent(name=self.step.label, outcome="conflict"))
+            announce_error(error, RowEvent(name=self.step.label, outcome="conflict"))
         elif isinstance(error, StaleObject):
-            announce(RowEvent(name=self.step.model._meta.label_lower, outcome="stale"))
+            announce_error(error, RowEvent(name=self.step.model._meta.label_lower, outcome="stale"))
 
     def _tell(self, outcome: TransitionOutcome | Exception) -> None:
         """Announce what came of it; a move counts once it is committed."""
@@ -73,7 +73,10 @@ class Run:
             announce(RowEvent(name=self.step.label, outcome="repeated"))
             return
         moved = RowEvent(name=self.step.label, outcome="moved")
-        transaction.on_commit(partial(announce, moved), using=self.step.using, robust=True)
+        if is_in_transaction(connections[self.step.using]):
+            transaction.on_commit(partial(announce, moved), using=self.step.using, robust=True)
+        else:
+            announce(moved)
 
     def _restore(self) -> None:
         self.before.restore(self.step.instance, self.left)

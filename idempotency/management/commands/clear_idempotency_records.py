@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db import connections
+from django.db.models import Model
 
+from ...models import IdempotencyRecord, LockLease, Statistic
 from ...purge import (
     GRACE,
+    lock_and_record_databases,
     purge,
     purge_locks,
     purge_statistics,
     purgeable,
     purgeable_locks,
+    statistics_database,
 )
 from ...statistics.rolling import outdated
 from ..progress import Progress
@@ -26,6 +31,37 @@ def positive(text: str) -> int:
     return int(text)
 
 
+class Kept(NamedTuple):
+    """In which databases there is something to clear."""
+
+    records: list[str]
+    locks: list[str]
+    statistics: list[str]
+
+
+def _where_kept(only: str | None) -> Kept:
+    if only is not None and only not in connections:
+        raise CommandError(f"There is no database {only!r} in DATABASES.")
+    records = lock_and_record_databases() if only is None else [only]
+    statistics = [using for using in (only, statistics_database()) if using is not None][:1]
+    return Kept(
+        [using for using in records if _has(using, IdempotencyRecord)],
+        [using for using in records if _has(using, LockLease)],
+        [using for using in statistics if _has(using, Statistic)],
+    )
+
+
+def _has(using: str, model: type[Model]) -> bool:
+    return model._meta.db_table in connections[using].introspection.table_names()
+
+
+def _all(
+    clear: Callable[..., Iterator[int]], databases: Sequence[str], batch_size: int
+) -> Iterator[int]:
+    for using in databases:
+        yield from clear(using, batch_size=batch_size)
+
+
 class Command(BaseCommand):
     help = (
         "Delete idempotency records whose retention is over, locks that nobody has held for a day,"
@@ -34,7 +70,7 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--database", default=DEFAULT_DB_ALIAS, help="alias of the database")
+        parser.add_argument("--database", help="only in the database with this alias")
         parser.add_argument(
             "--batch-size", type=positive, default=1_000, help="rows in one transaction"
         )
@@ -47,26 +83,23 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="only count")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        using, grace = options["database"], options["grace"]
-        if using not in connections:
-            raise CommandError(f"There is no database {using!r} in DATABASES.")
-        try:
-            total = purgeable(using, grace).count()
-        except DatabaseError as error:
-            raise CommandError(f"{error} Is this the --database of the records?") from error
+        kept = _where_kept(options["database"])
+        if not any(kept):
+            raise CommandError("No table of this app is there. Has `manage.py migrate` been run?")
+        grace, batch_size = options["grace"], options["batch_size"]
+        total = sum(purgeable(using, grace).count() for using in kept.records)
         if options["dry_run"]:
-            self.stdout.write(f"{total} records would be deleted.")
-            self._tell_locks(purgeable_locks(using).count(), "would be deleted")
-            self._tell_old(sum(rows.count() for rows in outdated(using)), "would be deleted")
+            self._tell_plan(kept, total)
             return
         progress = Progress(self.stderr, total)
         deleted = 0
         try:
-            for size in purge(using, batch_size=options["batch_size"], grace=grace):
-                deleted += size
-                progress.show(deleted)
-            locks = sum(purge_locks(using, batch_size=options["batch_size"]))
-            old = sum(purge_statistics(using, batch_size=options["batch_size"]))
+            for using in kept.records:
+                for size in purge(using, batch_size=batch_size, grace=grace):
+                    deleted += size
+                    progress.show(deleted)
+            locks = sum(_all(purge_locks, kept.locks, batch_size))
+            old = sum(_all(purge_statistics, kept.statistics, batch_size))
         except KeyboardInterrupt:
             progress.end()
             self.stdout.write(f"Stopped: {deleted} of {total} records deleted.")
@@ -75,6 +108,13 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS(f"{deleted} records deleted."))
         self._tell_locks(locks, "deleted")
         self._tell_old(old, "summed up or deleted")
+
+    def _tell_plan(self, kept: Kept, total: int) -> None:
+        self.stdout.write(f"{total} records would be deleted.")
+        locks = sum(purgeable_locks(using).count() for using in kept.locks)
+        self._tell_locks(locks, "would be deleted")
+        old = sum(rows.count() for using in kept.statistics for rows in outdated(using))
+        self._tell_old(old, "would be deleted")
 
     def _tell_locks(self, count: int, what: str) -> None:
         if count:
