@@ -43,10 +43,13 @@ def prepared(
         django.setup()
         from django.db import connection
 
+        from idempotency.statistics import flush
+
         connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
         try:
             yield
         finally:
+            flush()  # At the exit there is nowhere to write to.
             connection.creation.destroy_test_db(connection.settings_dict["NAME"], verbosity=0)
 
 
