@@ -34,11 +34,15 @@ ARespond = Callable[[], Awaitable[HttpResponseBase]]
 Tell = Callable[[HttpRequest, Exception], HttpResponseBase]
 
 
+OPTIONS = frozenset({"required", "scope", "fingerprint", "ignore", "final", "buffer"})
+"""Those that are no policy."""
+
+
 class _Work(NamedTuple):
-    """What one synchronous run of a view needs."""
+    """What one run of a view needs."""
 
     request: HttpRequest
-    respond: Respond
+    respond: Any  # `Respond` or `ARespond`.
     tell: Tell
     codec: ResponseCodec
     run: Run[HttpResponseBase]
@@ -113,15 +117,18 @@ class Endpoint:
         except IdempotencyError as error:
             return problem_response(error)
 
-    async def aanswer(self, request: HttpRequest, respond: ARespond) -> HttpResponseBase:
+    async def aanswer(
+        self, request: HttpRequest, respond: ARespond, tell: Tell = response_for_exception
+    ) -> HttpResponseBase:
         """Do what `answer` does, for an asynchronous view."""
         call = await sync_to_async(self._call_or_refusal)(request)
         if call is None:
             return await respond()
         codec = ResponseCodec(self.final, buffer=self.buffer)
         run = self._run(request, call, codec)
+        work = _Work(request, respond, tell, codec, run)
         with marked(request, call.key) as mark:
-            outcome = await run.aexecute(lambda: self._arespond(request, codec, respond, run))
+            outcome = await run.aexecute(lambda: self._arespond(work))
             mark.replayed = outcome.replayed
         return outcome.result
 
@@ -216,15 +223,28 @@ class Endpoint:
             if claim is not None:
                 claim.assert_held()
 
-    async def _arespond(
-        self, request: HttpRequest, codec: ResponseCodec, respond: ARespond, run: Run[Any]
-    ) -> HttpResponseBase:
+    async def _arespond(self, work: _Work) -> HttpResponseBase:
         try:
-            response = await codec.aprepare(await respond())
+            response = await work.codec.aprepare(await work.respond())
         except Exception as error:
             if self.policy.on_error != "store":
                 raise
-            codec.has_failed = True
-            response = await sync_to_async(response_for_exception)(request, error)
-        run.report.status = response.status_code
+            work.codec.has_failed = True
+            told = await sync_to_async(work.tell)(work.request, error)
+            response = await work.codec.aprepare(told)
+        work.run.report.status = response.status_code
         return response
+
+
+def endpoint_of(
+    view_name: str, *, own_transactions: frozenset[str] = frozenset(), **options: Any
+) -> Endpoint:
+    """
+    Give the endpoint that the *options* of `idempotent_view` describe.
+
+    Raises: `TypeError`, `ValueError` for options that cannot be.
+    """
+    own = {name: options.pop(name) for name in OPTIONS & options.keys()}
+    return Endpoint(
+        policy=Policy(**options), view_name=view_name, own_transactions=own_transactions, **own
+    )

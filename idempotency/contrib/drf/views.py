@@ -16,17 +16,15 @@ from rest_framework.exceptions import NotAcceptable
 from ...conf import settings
 from ...exceptions import BodyInvalid, IdempotencyError
 from ...http import Endpoint
+from ...http.endpoint import endpoint_of
 from ...http.marks import is_replayed
 from ...http.requests import is_unsafe, keep_small_body, meta_name
-from ...policy import Policy
 from .errors import tell
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView as Base
 else:
     Base = object
-
-OF_THE_ENDPOINT = frozenset({"required", "scope", "fingerprint", "ignore", "final", "buffer"})
 
 
 class IdempotentMixin(Base):  # type: ignore[misc]
@@ -136,14 +134,9 @@ class IdempotentMixin(Base):  # type: ignore[misc]
         actions = self.idempotent_actions
         own = actions.get(action, {}) if isinstance(actions, Mapping) else {}
         options = {**self.idempotent_options, **own}
-        of_policy = {key: options[key] for key in options.keys() - OF_THE_ENDPOINT}
         kind = type(self)
-        return Endpoint(
-            policy=Policy(**of_policy),
-            view_name=".".join(filter(None, [kind.__module__, kind.__qualname__, action])),
-            own_transactions=self._own_transactions,
-            **{key: options[key] for key in options.keys() & OF_THE_ENDPOINT},
-        )
+        name = ".".join(filter(None, [kind.__module__, kind.__qualname__, action]))
+        return endpoint_of(name, own_transactions=self._own_transactions, **options)
 
     @cached_property
     def _own_transactions(self) -> frozenset[str]:

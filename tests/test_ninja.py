@@ -1,0 +1,398 @@
+"""Django Ninja: operations take effect once, for whoever their authentication says it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import AsyncClient
+from django.urls import path
+from ninja import NinjaAPI, Router, Schema, Status
+from ninja.errors import HttpError
+from ninja.security import HttpBearer
+from ninja.throttling import BaseThrottle
+
+from idempotency import StaleObject
+from idempotency.contrib.ninja import add_exception_handlers, idempotent_operation
+from idempotency.models import IdempotencyRecord
+from tests.conftest import KEY, run_async
+from tests.models import Effect
+
+pytestmark = pytest.mark.django_db
+committing = pytest.mark.django_db(transaction=True)
+
+OTHER_KEY = "another-key-that-nobody-guesses"
+
+
+class Order(Schema):
+    name: str = "e"
+
+
+class Made(Schema):
+    effect: int
+
+
+class Bearer(HttpBearer):
+    def authenticate(self, request, token):
+        if token == "bad":
+            return None
+        return User.objects.get_or_create(username=token)[0] if token != "machine" else token
+
+
+def effect(name="e"):
+    return {"effect": Effect.objects.create(name=name).pk, "secret": "never shown"}
+
+
+@pytest.fixture
+def api():
+    return NinjaAPI(urls_namespace="api")
+
+
+@pytest.fixture
+def serve(api, served):
+    def serve():
+        send = served(lambda request: HttpResponse(), path("api/", api.urls))
+
+        def sent(key=KEY, body=b'{"name": "e"}', *, at="/api/orders", as_="", **options):
+            headers = {**options.pop("headers", {})}
+            if as_:
+                headers["Authorization"] = f"Bearer {as_}"
+            return send(key, body, path=at, headers=headers, **options)
+
+        return sent
+
+    return serve
+
+
+def test_operation_takes_effect_once_and_its_answer_is_replayed_exactly(api, serve):
+    @api.post("/orders", response={201: Made})
+    @idempotent_operation
+    def create(request, order: Order, response: HttpResponse):
+        made = effect(order.name)
+        response["Location"] = f"/effects/{made['effect']}"
+        return Status(201, made)
+
+    send = serve()
+    first, second = send(), send()
+
+    assert (first.status_code, first.json()) == (201, {"effect": Effect.objects.get().pk})
+    assert (second.status_code, second.content) == (201, first.content)
+    told = dict(second.items())
+    assert told.pop("Idempotent-Replayed") == "true"
+    assert told == dict(first.items())
+    assert first["Location"].startswith("/effects/")
+    assert IdempotencyRecord.objects.get().operation == "POST api:create"
+
+
+def test_keys_belong_to_whom_the_authentication_names(api, serve):
+    @api.post("/orders", auth=Bearer(), response=Made)
+    @idempotent_operation
+    def create(request, order: Order):
+        return effect()
+
+    send = serve()
+    answers = [send(as_=name) for name in ("ada", "bob", "machine", "ada", "machine")]
+
+    assert [one.status_code for one in answers] == [200] * 5
+    contents = [one.content for one in answers]
+    assert (contents[0], contents[2]) == (contents[3], contents[4])
+    assert Effect.objects.count() == 3
+    scopes = set(IdempotencyRecord.objects.values_list("scope", flat=True))
+    assert {scope.partition(":")[0] for scope in scopes} == {"user", "auth"}
+    assert not [scope for scope in scopes if "machine" in scope]
+    refused = send(as_="bad")
+    assert (refused.status_code, "Idempotent-Replayed" in refused) == (401, False)
+
+
+def test_replay_is_throttled(api, serve):
+    class Twice(BaseThrottle):
+        left = 2
+
+        def allow_request(self, request):
+            self.left -= 1
+            return self.left >= 0
+
+        def wait(self):
+            return 1
+
+    @api.post("/orders", throttle=Twice())
+    @idempotent_operation
+    def create(request):
+        return effect()
+
+    send = serve()
+    assert [send().status_code for _ in range(3)] == [200, 200, 429]
+    assert Effect.objects.count() == 1
+
+
+def test_problems_are_told(api, serve):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request, order: Order):
+        return effect()
+
+    send = serve()
+    send()
+    for response, status, problem in (
+        (send(body=b'{"name": "f"}'), 422, "key-reused"),
+        (send(key=None), 400, "key-missing"),
+        (send(key=""), 400, "key-invalid"),
+    ):
+        assert (response.status_code, response.json()["type"][-len(problem) :]) == (status, problem)
+        assert response["Content-Type"] == "application/problem+json"
+    invalid = send(key=OTHER_KEY, body=b'{"name": 1}')
+    assert invalid.status_code == 422
+    assert invalid.json()["detail"][0]["loc"] == ["body", "order", "name"]
+    assert IdempotencyRecord.objects.count() == 1
+
+
+@pytest.mark.parametrize("error", [HttpError(404, "gone"), ValueError("broken")])
+def test_raised_error_rolls_back_and_frees_the_key(api, serve, error):
+    state = {"is_broken": True}
+
+    @api.exception_handler(ValueError)
+    def told(request, error):
+        return api.create_response(request, {"told": str(error)}, status=404)
+
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        made = effect()
+        if state["is_broken"]:
+            raise error
+        return made
+
+    send = serve()
+    assert [send().status_code for _ in range(2)] == [404, 404]
+    assert not Effect.objects.exists()
+    state["is_broken"] = False
+    assert [send().status_code for _ in range(2)] == [200, 200]
+    assert Effect.objects.count() == 1
+
+
+def test_error_without_a_handler_is_django_s(api, serve):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        effect()
+        raise RuntimeError
+
+    assert serve()().status_code == 500
+    assert not Effect.objects.exists()
+
+
+def test_error_that_is_to_be_kept_is_replayed_as_the_api_told_it(api, serve):
+    calls = []
+
+    @api.post("/orders")
+    @idempotent_operation(on_error="store", mode="lease")
+    def create(request, order: Order):
+        calls.append(order.name)
+        if order.name == "e":
+            raise HttpError(402, "too much")
+        raise RuntimeError
+
+    send = serve()
+    first, second = send(), send()
+    assert (first.status_code, first.content) == (second.status_code, second.content)
+    assert (first.status_code, second["Idempotent-Replayed"]) == (402, "true")
+    other = {"key": OTHER_KEY, "body": b'{"name": "f"}'}
+    assert [send(**other).status_code for _ in range(2)] == [500, 500]
+    assert calls == ["e", "f"]
+
+
+@pytest.mark.parametrize(("status", "runs"), [(400, 1), (409, 2), (503, 2)])
+def test_returned_status_is_kept_or_frees_the_key(api, serve, status, runs):
+    calls = []
+
+    @api.post("/orders", response={status: dict})
+    @idempotent_operation
+    def create(request):
+        calls.append(1)
+        return Status(status, {"calls": len(calls)})
+
+    send = serve()
+    assert [send().status_code for _ in range(2)] == [status, status]
+    assert len(calls) == runs
+
+
+def test_result_that_does_not_fit_the_schema_leaves_no_effect(api, serve):
+    @api.post("/orders", response=Made)
+    @idempotent_operation
+    def create(request):
+        effect()
+        return {"effect": "no number"}
+
+    assert serve()().status_code == 500
+    assert not Effect.objects.exists()
+
+
+def test_plain_responses_and_nothing_are_replayed(api, serve):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        effect()
+        return HttpResponse(bytes(range(256)), content_type="application/octet-stream")
+
+    @api.post("/empty", response={204: None})
+    @idempotent_operation
+    def clear(request):
+        effect()
+        return Status(204, None)
+
+    send = serve()
+    assert [send().content for _ in range(2)] == [bytes(range(256))] * 2
+    answers = [send(at="/api/empty") for _ in range(2)]
+    assert [(one.status_code, one.content) for one in answers] == [(204, b"")] * 2
+    assert Effect.objects.count() == 2
+
+
+def test_router_may_be_part_of_several_apis(served):
+    router = Router()
+
+    @router.post("/orders", response=Made)
+    @idempotent_operation
+    def create(request, order: Order):
+        return effect()
+
+    apis = [NinjaAPI(urls_namespace=f"v{number}", version=f"{number}") for number in (1, 2)]
+    for one in apis:
+        one.add_router("", router)
+    more = [path(f"v{number}/", one.urls) for number, one in enumerate(apis, 1)]
+    send = served(lambda request: HttpResponse(), *more)
+
+    contents = [send(path=f"/v{number}/orders").content for number in (1, 2, 1, 2)]
+    assert contents[:2] == contents[2:]
+    assert Effect.objects.count() == 2
+
+
+def test_function_may_still_be_called_by_itself(api):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request, order: Order, note: str = ""):
+        return order.name + note
+
+    assert create(None, Order(name="a"), note="b") == "ab"
+
+
+@committing
+class TestAsync:
+    @pytest.fixture(autouse=True)
+    def operations(self, api, serve):
+        @api.post("/orders", response={201: Made})
+        @idempotent_operation
+        async def create(request, order: Order, response: HttpResponse):
+            response["X-Own"] = "1"
+            if order.name == "wrong":
+                raise HttpError(404, "gone")
+            made = await Effect.objects.acreate(name=order.name)
+            return Status(201, {"effect": made.pk})
+
+        self.create = create
+        serve()
+
+    def send(self, *names, key=KEY):
+        async def all_of_them():
+            client = AsyncClient()
+            headers = {"Idempotency-Key": key}
+            posts = (
+                client.post(
+                    "/api/orders",
+                    json.dumps({"name": name}),
+                    content_type="application/json",
+                    headers=headers,
+                )
+                for name in names
+            )
+            return await asyncio.gather(*posts)
+
+        return run_async(all_of_them())
+
+    def test_operation_takes_effect_once(self):
+        first, second = self.send("e") + self.send("e")
+
+        assert (first.status_code, first["X-Own"]) == (201, "1")
+        assert (second.content, second["X-Own"]) == (first.content, "1")
+        assert second["Idempotent-Replayed"] == "true"
+        assert Effect.objects.count() == 1
+
+    def test_twins_take_effect_once(self):
+        answers = self.send(*["e"] * 6)
+
+        assert {one.status_code for one in answers} <= {201, 409}
+        assert Effect.objects.count() == 1
+
+    def test_raised_error_frees_the_key(self):
+        answers = self.send("wrong") + self.send("wrong") + self.send("e")
+
+        assert [one.status_code for one in answers] == [404, 404, 201]
+
+    def test_function_may_still_be_called_by_itself(self):
+        made = run_async(self.create(None, Order(), HttpResponse()))
+
+        assert made.value == {"effect": Effect.objects.get().pk}
+
+
+def test_errors_of_this_app_are_told_wherever_they_are_raised(api, serve):
+    add_exception_handlers(api)
+
+    @api.post("/orders")
+    def change(request):
+        raise StaleObject("changed meanwhile")
+
+    response = serve()()
+    assert (response.status_code, response.json()["type"][-12:]) == (409, "stale-object")
+
+
+def test_schema_names_the_header_and_the_problems(api):
+    @api.post("/orders", response={201: Made, 409: Made})
+    @idempotent_operation(required=False)
+    def create(request, order: Order):
+        return effect()
+
+    schema = api.get_openapi_schema(path_prefix="")
+    said = schema["paths"]["/orders"]["post"]
+
+    assert [(one["name"], one["in"], one["required"]) for one in said["parameters"]] == [
+        ("Idempotency-Key", "header", False)
+    ]
+    assert {"201", "400", "409", "422", "503"} == {str(status) for status in said["responses"]}
+    assert json.loads(json.dumps(schema)) is not None
+
+
+@pytest.mark.parametrize("option", [{"wait": -1}, {"no_such_option": 1}])
+def test_wrong_option_is_told_when_the_operation_is_made(option):
+    with pytest.raises((TypeError, ValueError)):
+        idempotent_operation(**option)(lambda request: None)
+
+
+def test_order_of_the_decorators_is_told(api):
+    @api.post("/orders")
+    def create(request):
+        return None
+
+    with pytest.raises(TypeError, match=r"below @api\.post"):
+        idempotent_operation(create)
+    with pytest.raises(TypeError, match="functions that return"):
+        idempotent_operation(lambda: (yield))
+
+
+def test_caller_whom_nobody_can_tell_apart_is_refused_loudly(api, serve):
+    @api.post("/orders", auth=lambda request: {"claims": 1})
+    @idempotent_operation
+    def create(request):
+        return effect()
+
+    @api.post("/own", auth=lambda request: {"claims": 1})
+    @idempotent_operation(scope=lambda request: f"claims:{request.auth['claims']}")
+    def own(request):
+        return effect()
+
+    send = serve()
+    assert send().status_code == 500
+    assert not Effect.objects.exists()
+    assert [send(at="/api/own").status_code for _ in range(2)] == [200, 200]
+    assert IdempotencyRecord.objects.get().scope == "claims:1"
