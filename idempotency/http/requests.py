@@ -43,7 +43,12 @@ def meta_name(header: str) -> str:
 
 def is_unsafe(request: HttpRequest) -> bool:
     """Whether a key on this request would be heeded."""
-    return request.method in settings.METHODS or request.method in WHEN_KEYED
+    return is_heeded(request.method or "")
+
+
+def is_heeded(method: str) -> bool:
+    """Whether a key on a request with *method* would be heeded."""
+    return method in settings.METHODS or method in WHEN_KEYED
 
 
 def key_of(request: HttpRequest, *, required: bool) -> str | None:

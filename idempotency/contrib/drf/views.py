@@ -18,7 +18,7 @@ from ...exceptions import BodyInvalid, IdempotencyError
 from ...http import Endpoint
 from ...http.endpoint import endpoint_of
 from ...http.marks import is_replayed
-from ...http.requests import is_unsafe, keep_small_body, meta_name
+from ...http.requests import is_heeded, is_unsafe, keep_small_body, meta_name
 from .errors import tell
 
 if TYPE_CHECKING:
@@ -126,6 +126,13 @@ class IdempotentMixin(Base):  # type: ignore[misc]
         # It is final already, and a replay is to stay as it is.
         self.finalize_response = lambda request, response, *args, **kwargs: response
         return response
+
+    def is_key_required(self, method: str) -> bool | None:
+        """Tell whether a request needs a key; None if its key would not be heeded."""
+        action = getattr(self, "action", None) or method.lower()
+        if not (self._is_protected(action) and is_heeded(method)):
+            return None
+        return self._endpoint_of(action).required and method in settings.METHODS
 
     def _is_protected(self, action: str) -> bool:
         return self.idempotent_actions is None or action in self.idempotent_actions
