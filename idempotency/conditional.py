@@ -151,11 +151,7 @@ class _Visit:
         return self.view(*self.before, self.instance, *self.after, **self.kwargs)
 
     def _read_header(self) -> None:
-        header = self.request.headers.get("If-Match")
-        if header is not None:
-            self.condition = parse_if_match(header)
-        elif self.required and self.request.method not in SAFE:
-            raise PreconditionRequired
+        self.condition = condition_of(self.request, required=self.required)
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
@@ -167,11 +163,9 @@ class _Visit:
             raise PreconditionFailed from error
 
     def _admit(self, instance: models.Model) -> None:
-        etag = etag_for(instance)
+        etag_for(instance)  # Tells of a row without a version, whatever the condition.
         self.instance = instance
-        if self.condition is not None and not self.condition.matches(etag):
-            version = expected_version(instance, version_field(type(instance)))
-            raise PreconditionFailed(model=type(instance), pk=instance.pk, actual=version)
+        admit(instance, self.condition)
 
     def _label(self, response: Any) -> Any:
         """Add the ETag of the row as the view leaves it, if the answer is about that row."""
@@ -187,20 +181,48 @@ class _Visit:
         return response
 
     def _answer(self, error: StaleObject) -> HttpResponseBase:
-        """Ask the condition again of the row as it is now: someone was faster."""
-        if self.instance is None or not _is_about(error, self.instance):
-            response = problem_response(error)
-            del response["ETag"]  # It is of a row that this address does not show.
-            return response
-        model: type[models.Model] = type(self.instance)
-        pk, using = self.instance.pk, _alias_of(self.instance)
-        current = stored_version(self.instance, version_field(model), using)
-        etag = None if current is None else format_etag(model, pk, current)
-        if self.condition is not None and not self.condition.matches(etag):
-            return problem_response(PreconditionFailed(model=model, pk=pk, actual=current))
-        return problem_response(
-            StaleObject(str(error), model=model, pk=pk, expected=error.expected, actual=current)
+        return answer_to(error, self.instance, self.condition)
+
+
+def condition_of(request: HttpRequest, *, required: bool) -> IfMatch | None:
+    """
+    Give what `If-Match` says of *request*, or None if it says nothing.
+
+    Raises: `PreconditionInvalid`; `PreconditionRequired` if it has to say something.
+    """
+    header = request.headers.get("If-Match")
+    if header is not None:
+        return parse_if_match(header)
+    if required and request.method not in SAFE:
+        raise PreconditionRequired
+    return None
+
+
+def admit(instance: models.Model, condition: IfMatch | None) -> None:
+    """Raise `PreconditionFailed` if *instance* is not of a version that the condition names."""
+    if condition is not None and not condition.matches(etag_for(instance)):
+        version = expected_version(instance, version_field(type(instance)))
+        raise PreconditionFailed(model=type(instance), pk=instance.pk, actual=version)
+
+
+def answer_to(
+    error: StaleObject, instance: models.Model | None, condition: IfMatch | None
+) -> HttpResponseBase:
+    """Ask the condition again of the row as it is now: someone was faster."""
+    if instance is None or not _is_about(error, instance):
+        response = problem_response(error)
+        del response["ETag"]  # It is of a row that this address does not show.
+        return response
+    model: type[models.Model] = type(instance)
+    current = stored_version(instance, version_field(model), _alias_of(instance))
+    etag = None if current is None else format_etag(model, instance.pk, current)
+    if condition is not None and not condition.matches(etag):
+        return problem_response(PreconditionFailed(model=model, pk=instance.pk, actual=current))
+    return problem_response(
+        StaleObject(
+            str(error), model=model, pk=instance.pk, expected=error.expected, actual=current
         )
+    )
 
 
 def _is_stored(instance: models.Model) -> bool:

@@ -10,7 +10,9 @@ except ImportError as error:
         " 'django-idempotency[drf]'."
     ) from error
 
+from .conditional import ConditionalMixin
 from .errors import exception_handler
+from .serializers import VersionedSerializerMixin
 from .views import IdempotentMixin
 
-__all__ = ["IdempotentMixin", "exception_handler"]
+__all__ = ["ConditionalMixin", "IdempotentMixin", "VersionedSerializerMixin", "exception_handler"]

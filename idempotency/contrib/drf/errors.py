@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponseBase
 from rest_framework.views import exception_handler as default_handler
@@ -11,6 +11,26 @@ from rest_framework.views import set_rollback
 
 from ...exceptions import IdempotencyError
 from ...http import problem_response
+
+if TYPE_CHECKING:
+    from rest_framework.views import APIView as Base
+else:
+    Base = object
+
+
+class ProblemMixin(Base):  # type: ignore[misc]
+    """Asks the handler of the project about our errors, and tells those that it leaves."""
+
+    def handle_exception(self, error: Exception) -> HttpResponseBase:
+        told: HttpResponseBase | None
+        if not isinstance(error, IdempotencyError):
+            told = super().handle_exception(error)
+            return told
+        handler = self.get_exception_handler()
+        told = handler(error, self.get_exception_handler_context())
+        response: Any = tell(error) if told is None else told
+        response.exception = True
+        return response  # type: ignore[no-any-return]
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpResponseBase | None:

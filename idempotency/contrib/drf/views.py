@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from django.core.handlers.exception import response_for_exception
 from django.db import connections, transaction
@@ -14,20 +14,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from rest_framework.exceptions import NotAcceptable
 
 from ...conf import settings
-from ...exceptions import BodyInvalid, IdempotencyError
+from ...exceptions import BodyInvalid
 from ...http import Endpoint
 from ...http.endpoint import endpoint_of
 from ...http.marks import is_replayed
 from ...http.requests import is_heeded, is_unsafe, keep_small_body, meta_name
-from .errors import tell
-
-if TYPE_CHECKING:
-    from rest_framework.views import APIView as Base
-else:
-    Base = object
+from .errors import ProblemMixin
 
 
-class IdempotentMixin(Base):  # type: ignore[misc]
+class IdempotentMixin(ProblemMixin):
     """
     Let each idempotency key make an action take effect once, and replay its answer after that.
 
@@ -85,15 +80,6 @@ class IdempotentMixin(Base):  # type: ignore[misc]
             setattr(self, name, partial(self._once, handler))
         elif self._unacceptable is not None:
             raise self._unacceptable
-
-    def handle_exception(self, error: Exception) -> HttpResponseBase:
-        if not isinstance(error, IdempotencyError):
-            return super().handle_exception(error)  # type: ignore[no-any-return]
-        handler = self.get_exception_handler()
-        told = handler(error, self.get_exception_handler_context())
-        response: HttpResponseBase = tell(error) if told is None else told
-        response.exception = True  # type: ignore[attr-defined]
-        return response
 
     def _once(
         self, handler: Callable[..., Any], request: Any, *args: Any, **kwargs: Any
