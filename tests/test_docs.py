@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -49,6 +49,7 @@ from idempotency import (
 )
 from idempotency.conf import LOCK, STATISTICS, STORE
 from idempotency.conf import Settings as OurSettings
+from idempotency.contrib import drf
 from idempotency.exceptions import IdempotencyError
 from idempotency.http.problems import PROBLEMS, TYPE, problem_response
 from idempotency.http.responses import FREEING
@@ -407,11 +408,16 @@ def other_databases() -> set[str]:
 
 
 UNTRIED = {"INSTALLED_APPS", "DATABASES"}
+OF_OTHERS = {"REST_FRAMEWORK", "CORS_ALLOW_HEADERS", "CORS_EXPOSE_HEADERS"}
 
 
 def is_setting(key: str) -> bool:
     ours = key.removeprefix("IDEMPOTENCY_")
-    return hasattr(global_settings, key) or (ours != key and ours in vars(OurSettings))
+    return (
+        hasattr(global_settings, key)
+        or key in OF_OTHERS
+        or (ours != key and ours in vars(OurSettings))
+    )
 
 
 @on_databases
@@ -953,6 +959,81 @@ def test_names_in_code_exist(page: Path) -> None:
                 assert code in known, f"{kind} {code}"
 
 
+def send_json(view: Any, content: Any = None, method: str = "post", **headers: str) -> Any:
+    """Send JSON to *view*, with a key unless *headers* have one, and give its rendered answer."""
+    headers = {"Idempotency-Key": KEY} | {k.replace("_", "-"): v for k, v in headers.items()}
+    make = getattr(RequestFactory(), method)
+    data = {} if content is None else {"data": content}
+    request = make("/", content_type="application/json", headers=headers, **data)
+    response = view(request, **({"pk": content["pk"]} if content and "pk" in content else {}))
+    return response.render() if hasattr(response, "render") else response
+
+
+@on_databases
+def test_views_of_drf_are_as_their_page_says() -> None:
+    with examples("docs/howto/use-with-drf.md") as page:
+        form = {"name": "Cup", "price": 5, "stock": 1}
+        create = page["ProductViewSet"].as_view({"post": "create"})
+        restock = page["ProductViewSet"].as_view({"post": "restock"})
+        made = send_json(create, form)
+        pk = made.data["id"]
+        stocked = [send_json(restock, {"pk": pk, "count": 2}) for _ in range(2)]
+        quotes = page["Quotes"].as_view({"post": "create"})
+        pot = {**form, "name": "Pot"}
+        stamped = [send_json(quotes, {**pot, "sent_at": at}) for at in (1, 2)]
+        articles = page["ArticleViewSet"].as_view({"post": "create", "patch": "partial_update"})
+        article = send_json(articles, {"title": "a"})
+        change = {"pk": article.data["id"], "title": "b"}
+        changes = [send_json(articles, change, "patch", If_Match=article["ETag"]) for _ in range(2)]
+
+        assert (made.status_code, send_json(create, form).content) == (201, made.content)
+        assert problem_of(send_json(create, {**form, "price": 6})) == "key-reused"
+        assert [one.data for one in stocked] == [{"stock": 3}] * 2
+        assert [is_replay(one) for one in stamped] == [False, True]
+        assert [one.status_code for one in changes] == [200, 200]
+        assert [is_replay(one) for one in changes] == [False, True]
+        old = {"Idempotency_Key": KEY + "2", "If_Match": article["ETag"]}
+        assert send_json(articles, change, "patch", **old).status_code == 412
+        assert send_json(articles, change, "patch", Idempotency_Key=KEY + "3").status_code == 428
+        assert page["ping"].not_idempotent is True
+
+
+@on_databases
+def test_operations_of_ninja_are_as_their_page_says() -> None:
+    with ExitStack() as stack:
+        page = stack.enter_context(examples("docs/howto/use-with-ninja.md"))
+        stack.enter_context(override_settings(ROOT_URLCONF=(path("api/", page["api"].urls),)))
+        product = Product.objects.create(name="Cup", price=5, stock=10)
+
+        def order(token: str, at: str = "orders") -> HttpResponse:
+            return Client().post(
+                f"/api/{at}",
+                {"product": product.pk},
+                content_type="application/json",
+                headers={"Idempotency-Key": KEY, "Authorization": f"Bearer {token}"},
+            )
+
+        answers = [order(f"shop-{name}") for name in "aba"]
+
+        assert [one.status_code for one in answers] == [201] * 3
+        assert [is_replay(one) for one in answers] == [False, False, True]
+        assert answers[2]["Location"] == answers[0]["Location"] != answers[1]["Location"]
+        assert order("other").status_code == 401
+        assert [is_replay(order("", "claims")) for _ in range(2)] == [False, True]
+
+
+@on_databases
+def test_a_transfer_keeps_its_key_as_its_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with examples("docs/howto/call-a-protected-service.md") as page:
+        transfer = page["Transfer"].objects.create(amount=5)
+        sent: list[Any] = []
+        monkeypatch.setattr(page["client"], "post", lambda url, **how: sent.append(how["headers"]))
+        for _ in range(2):
+            page["send"](page["Transfer"].objects.get(pk=transfer.pk))
+
+        assert sent == [{"Idempotency-Key": transfer.key}] * 2
+
+
 @cache
 def known_names() -> set[str]:
     settings_names = {f"IDEMPOTENCY_{name}" for name in vars(OurSettings) if name.isupper()}
@@ -967,7 +1048,10 @@ def known_names() -> set[str]:
         "BigIntegerField",
     }
     others |= {*transitions.__all__, "TransitionNotAllowed", "ConcurrentTransitionMixin"}
-    others |= {"LockLease", "FencedModel", "IdempotentMixin"}
+    others |= {"LockLease", "FencedModel"}
+    others |= {*drf.__all__, "IdempotentSchemaMixin", "AsyncIdempotentTransport"}
+    others |= {"IdempotentTransport", "IdempotentAdapter"}
+    others |= {"HttpError", "APIView", "CorsMiddleware", "HTTPAdapter"}
     others |= {"VersionedForm", "VersionedAdmin", "TransitionsAdmin"}
     django_names = {"FileResponse", "PermissionDenied", "ImproperlyConfigured"}
     django_names |= {
