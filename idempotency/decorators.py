@@ -15,6 +15,7 @@ from .codecs import JsonCodec
 from .fingerprints import fingerprint as fingerprint_value
 from .http import Endpoint
 from .http.placement import (
+    is_async_dispatch,
     place_of_request,
     refuse_inner_authentication,
     refuse_lease_in_a_transaction,
@@ -125,7 +126,11 @@ def _protect(view: Any, make_endpoint: Callable[..., Endpoint]) -> Any:
 
         @wraps(view)
         def protected(*args: Any, **kwargs: Any) -> Any:
-            return endpoint.serve(_request(args), partial(view, *args, **kwargs))
+            respond = partial(view, *args, **kwargs)
+            if is_async_dispatch(view, args):
+                endpoint.policy.refuse_async()
+                return endpoint.aserve(_request(args), respond)
+            return endpoint.serve(_request(args), respond)
 
     protected.idempotent_endpoint = endpoint  # type: ignore[attr-defined]
     # Django must not open the transaction: a claim would stay invisible inside of it.

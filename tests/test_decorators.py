@@ -96,7 +96,22 @@ PLACES = {
     "under sensitive_post_parameters": sensitive_post_parameters()(idempotent_view(effect)),
     "over sensitive_post_parameters": idempotent_view(sensitive_post_parameters()(effect)),
 }
+
+
+@method_decorator(idempotent_view, name="dispatch")
+class OnAsyncDispatch(Async):
+    pass
+
+
+class OnOwnAsyncDispatch(Async):
+    @idempotent_view
+    def dispatch(self, request, *args, **kwargs):
+        return super().dispatch(request, *args, **kwargs)
+
+
 ASYNC_PLACES = {
+    "dispatch": OnAsyncDispatch.as_view(),
+    "own dispatch": OnOwnAsyncDispatch.as_view(),
     "function": idempotent_view(aeffect),
     "method": OnAsyncMethod.as_view(),
     "named method": OnNamedAsyncMethod.as_view(),

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import connections
 from django.http import HttpRequest
+from django.views import View
 
 from ..exceptions import InvalidBackend
 from ..policy import Policy
@@ -62,6 +63,17 @@ def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:
             " ATOMIC_REQUESTS: Django opens the transaction around the class. Decorate dispatch,"
             " or what as_view() returns."
         )
+
+
+def is_async_dispatch(view: Any, args: tuple[Any, ...]) -> bool:
+    """Whether *view* is `dispatch` of an asynchronous class, which gives a coroutine unawaited."""
+    if getattr(view, "__name__", "") != "dispatch":
+        return False
+    bound = getattr(
+        getattr(view, "func", view), "__self__", None
+    )  # As `method_decorator` gives it.
+    owner = args[0] if bound is None and args else bound
+    return isinstance(owner, View) and bool(owner.view_is_async)
 
 
 def has_lease(policy: Policy) -> bool:
