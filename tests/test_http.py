@@ -22,6 +22,7 @@ from django.template import engines
 from django.template.response import TemplateResponse
 from django.test import Client, RequestFactory
 from django.urls import path
+from django.utils.translation import gettext
 from django.views.decorators.gzip import gzip_page
 
 from idempotency import (
@@ -556,6 +557,56 @@ def test_replay_is_exact(served, response):
     marked = {**first.headers, "Idempotent-Replayed": "true"}
     assert dict(second.headers) == {**marked, "Content-Length": second["Content-Length"]}
     assert Effect.objects.count() == 1
+
+
+LOCALE = "django.middleware.locale.LocaleMiddleware"
+
+
+def greeting():
+    return HttpResponse(gettext("Yes"))
+
+
+def test_replay_is_in_the_language_of_the_first_answer_and_says_so(served, settings):
+    session = "django.contrib.sessions.middleware.SessionMiddleware"
+    place = settings.MIDDLEWARE.index(session) + 1
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE[:place], LOCALE, *settings.MIDDLEWARE[place:]]
+    send = served(answering(greeting))
+
+    first = send(headers={"Accept-Language": "de"})
+    second = send(headers={"Accept-Language": "fr"})
+
+    assert (first.text, second.text) == ("Ja", "Ja")
+    assert first["Content-Language"] == second["Content-Language"] == "de"
+    assert first["Vary"] == second["Vary"]
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "django.middleware.gzip.GZipMiddleware",
+        "django.middleware.http.ConditionalGetMiddleware",
+        "django.middleware.cache.UpdateCacheMiddleware",
+        LOCALE,
+    ],
+)
+def test_replay_goes_through_whatever_is_around_the_view(served, settings, name, place):
+    rest = settings.MIDDLEWARE
+    settings.MIDDLEWARE = [name, *rest] if place == "first" else [*rest, name]
+    send = served(answering(lambda: JsonResponse({"long": "x" * 5_000}, headers={"ETag": '"1"'})))
+
+    first, second = (send(headers={"Accept-Encoding": "gzip"}) for _ in range(2))
+    plain = send(headers={"Accept-Encoding": "identity"})
+
+    assert [one.status_code for one in (first, second, plain)] == [200] * 3
+    assert first.get("Content-Encoding") == second.get("Content-Encoding")
+    assert inflated(first) == inflated(second) == plain.content
+    assert "Content-Encoding" not in plain
+    assert Effect.objects.count() == 1
+
+
+def inflated(response):
+    return gzip.decompress(response.content) if "Content-Encoding" in response else response.content
 
 
 def body_of(response):

@@ -95,11 +95,9 @@ class Endpoint:
         call = self._call_or_refusal(request)
         if call is None:
             return self.pass_through(respond)
-        codec = ResponseCodec(self.final, buffer=self.buffer)
-        run = self._run(request, call, codec)
-        work = _Work(request, respond, tell, codec, run)
+        work = self._work(request, call, respond, tell)
         with marked(request, call.key) as mark:
-            outcome = run.execute(lambda: self._respond(work))
+            outcome = work.run.execute(lambda: self._respond(work))
             mark.replayed = outcome.replayed
         return outcome.result
 
@@ -124,19 +122,19 @@ class Endpoint:
         call = await sync_to_async(self._call_or_refusal)(request)
         if call is None:
             return await respond()
-        codec = ResponseCodec(self.final, buffer=self.buffer)
-        run = self._run(request, call, codec)
-        work = _Work(request, respond, tell, codec, run)
+        work = self._work(request, call, respond, tell)
         with marked(request, call.key) as mark:
-            outcome = await run.aexecute(lambda: self._arespond(work))
+            outcome = await work.run.aexecute(lambda: self._arespond(work))
             mark.replayed = outcome.replayed
         return outcome.result
 
-    def _run(self, request: HttpRequest, call: Call, codec: ResponseCodec) -> Run[HttpResponseBase]:
+    def _work(self, request: HttpRequest, call: Call, respond: Any, tell: Tell) -> _Work:
+        is_translated = hasattr(request, "LANGUAGE_CODE")  # As LocaleMiddleware sets it.
+        codec = ResponseCodec(self.final, buffer=self.buffer, is_translated=is_translated)
         run = Run(call, self.policy, codec)
         run.report.request_id = request_id_of(request)
         run.report.status_of = status_of
-        return run
+        return _Work(request, respond, tell, codec, run)
 
     def _call_or_refusal(self, request: HttpRequest) -> Call | None:
         try:

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any, cast
 
 from django.http import FileResponse, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.translation import get_language
 
 from ..codecs import Verdict
 from ..conf import settings
@@ -44,16 +45,20 @@ Final = Callable[[HttpResponseBase], bool]
 class ResponseCodec:
     """Keeps status, headers and the exact bytes of one response."""
 
-    def __init__(self, final: Final | None = None, *, buffer: bool = False) -> None:
+    def __init__(
+        self, final: Final | None = None, *, buffer: bool = False, is_translated: bool = False
+    ) -> None:
         self.final = final
         self.buffer = buffer
+        self.is_translated = is_translated
+        """Whether the language is that of the request, so that a replay has to name it."""
         self.has_failed = False
         """Whether the effects are undone: the view raised an error, or asked for it."""
         self._read: bytes | None = None
 
     def prepare(self, response: Any) -> HttpResponseBase:
         """Have all that is to be kept of *response* at hand: rendered, and read if asked."""
-        response = _rendered(response)
+        response = self._rendered(response)
         if self._is_to_be_read(response) and not response.is_async:
             stream = iter(cast(Iterable[bytes], response.streaming_content))
             chunks: list[bytes] = []
@@ -70,7 +75,7 @@ class ResponseCodec:
 
     async def aprepare(self, response: Any) -> HttpResponseBase:
         """Do what `prepare` does, also for asynchronous streams."""
-        response = _rendered(response)
+        response = self._rendered(response)
         if not self._is_to_be_read(response):
             return cast(HttpResponseBase, response)
         if not response.is_async:
@@ -119,6 +124,13 @@ class ResponseCodec:
         for name, value in headers.items():
             response[name] = value
         response["Idempotent-Replayed"] = "true"
+        return response
+
+    def _rendered(self, response: Any) -> Any:
+        response = _rendered(response)
+        language = get_language() if self.is_translated else None
+        if language and not response.has_header("Content-Language"):
+            response["Content-Language"] = language
         return response
 
     def _is_to_be_read(self, response: HttpResponseBase) -> bool:
