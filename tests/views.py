@@ -1,5 +1,7 @@
 """Views that the tests protect in every way that is offered."""
 
+import asyncio
+
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from idempotency import idempotent_view
@@ -11,6 +13,15 @@ from .models import Effect
 def place(request: HttpRequest) -> HttpResponse:
     """Make one effect, named after the body."""
     effect = Effect.objects.create(name=request.body.decode("utf-8", "replace")[:200])
+    return JsonResponse({"effect": effect.pk}, status=201)
+
+
+@idempotent_view
+async def linger(request: HttpRequest) -> HttpResponse:
+    """Make one effect, and answer once there is another one, named "go"."""
+    effect = await Effect.objects.acreate(name="begun")
+    while not await Effect.objects.filter(name="go").aexists():
+        await asyncio.sleep(0.01)
     return JsonResponse({"effect": effect.pk}, status=201)
 
 
