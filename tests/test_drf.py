@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections, transaction
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
 from rest_framework.authentication import BaseAuthentication
@@ -26,6 +26,7 @@ from idempotency.contrib.drf import IdempotentMixin, exception_handler
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY
 from tests.models import Effect
+from tests.test_http import KEPT, expect_exact_replay
 
 pytestmark = pytest.mark.django_db
 OTHER_KEY = "another-key-that-nobody-guesses"
@@ -515,6 +516,30 @@ def test_plain_responses_are_replayed_to_the_byte(served, body):
 
     assert first.content == second.content == body
     assert (list(first.cookies), list(second.cookies)) == (["a"], [])
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize("response", KEPT)
+def test_every_kind_of_response_is_replayed_exactly(served, response):
+    class Any(Base):
+        def post(self, request):
+            effect()
+            return response()
+
+    send = served(Any.as_view())
+    expect_exact_replay(send(), send())
+    assert Effect.objects.count() == 1
+
+
+def test_stream_that_is_not_kept_is_not_run_again(served):
+    class Streaming(Base):
+        def post(self, request):
+            effect()
+            return StreamingHttpResponse(iter([b"a", b"b"]))
+
+    send = served(Streaming.as_view())
+    assert b"".join(send().streaming_content) == b"ab"
+    assert send().json()["type"].endswith("replay-unavailable")
     assert Effect.objects.count() == 1
 
 

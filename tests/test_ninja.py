@@ -20,6 +20,7 @@ from idempotency.contrib.ninja import add_exception_handlers, idempotent_operati
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, run_async
 from tests.models import Effect
+from tests.test_http import KEPT, expect_exact_replay
 
 pytestmark = pytest.mark.django_db
 committing = pytest.mark.django_db(transaction=True)
@@ -248,6 +249,19 @@ def test_plain_responses_and_nothing_are_replayed(api, serve):
     answers = [send(at="/api/empty") for _ in range(2)]
     assert [(one.status_code, one.content) for one in answers] == [(204, b"")] * 2
     assert Effect.objects.count() == 2
+
+
+@pytest.mark.parametrize("response", KEPT)
+def test_every_kind_of_response_is_replayed_exactly(api, serve, response):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        effect()
+        return response()
+
+    send = serve()
+    expect_exact_replay(send(), send())
+    assert Effect.objects.count() == 1
 
 
 def test_router_may_be_part_of_several_apis(served):
