@@ -86,7 +86,7 @@ def not_idempotent(view: View) -> View:
 
 def _is_keyed(request: HttpRequest, view: Any) -> bool:
     """Whether the request is to be protected here: by its key, and by nobody else."""
-    if meta_name(settings.HEADER) not in request.META or is_settled(view):
+    if meta_name(settings.HEADER) not in request.META or is_settled(view, request.method):
         return False
     return request.method not in SAFE and is_unsafe(request)
 

@@ -11,6 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections, transaction
 from django.http import Http404, HttpResponse, StreamingHttpResponse
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from django.urls import path
 from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action
@@ -21,7 +22,7 @@ from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
-from idempotency import StaleObject, idempotent_view
+from idempotency import StaleObject, idempotent_view, not_idempotent, view_checks
 from idempotency.contrib.drf import IdempotentMixin, exception_handler
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY
@@ -563,6 +564,26 @@ def test_middleware_leaves_protected_views_to_themselves(served, settings):
 
     assert send().content == send().content
     assert IdempotencyRecord.objects.count() == 1
+
+
+def test_views_that_the_middleware_cannot_protect_are_named(served, settings):
+    class Bare(APIView):
+        def post(self, request):
+            """Do something."""
+
+    class Reading(APIView):
+        def get(self, request):
+            return Response({})
+
+    settled = {"look/": Reading.as_view(), "ping/": not_idempotent(Bare.as_view())}
+    more = [path(at, view) for at, view in settled.items()]
+    served(Plain.as_view(), path("bare/", Bare.as_view()), *more)
+    assert view_checks.check_views_of_the_middleware() == []
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "idempotency.middleware.IdempotencyMiddleware"]
+
+    (found,) = view_checks.check_views_of_the_middleware()
+    assert found.id == "idempotency.E038"
+    assert "Bare authenticates inside" in found.msg
 
 
 def test_decorator_of_plain_views_is_refused_with_the_way_out():

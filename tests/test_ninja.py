@@ -15,7 +15,7 @@ from ninja.errors import HttpError
 from ninja.security import HttpBearer
 from ninja.throttling import BaseThrottle
 
-from idempotency import StaleObject
+from idempotency import StaleObject, not_idempotent, view_checks
 from idempotency.contrib.ninja import add_exception_handlers, idempotent_operation
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, run_async
@@ -262,6 +262,57 @@ def test_every_kind_of_response_is_replayed_exactly(api, serve, response):
     send = serve()
     expect_exact_replay(send(), send())
     assert Effect.objects.count() == 1
+
+
+OURS = "idempotency.middleware.IdempotencyMiddleware"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@committing
+def test_middleware_leaves_protected_operations_to_themselves(api, serve, settings, is_async):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, OURS]
+
+    @api.get("/orders")
+    def look(request):
+        return {}
+
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        return effect()
+
+    @api.post("/ping")
+    @not_idempotent
+    def ping(request):
+        return effect()
+
+    if is_async:
+
+        @api.put("/orders")
+        @not_idempotent
+        async def replace(request):
+            return {}
+
+    send = serve()
+    assert send().content == send().content
+    assert [send(at="/api/ping").status_code for _ in range(2)] == [200, 200]
+    assert Effect.objects.count() == 3
+    assert IdempotencyRecord.objects.count() == 1
+    assert view_checks.check_views_of_the_middleware() == []
+
+
+def test_middleware_refuses_an_operation_that_nothing_protects(api, serve, settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, OURS]
+
+    @api.post("/orders")
+    def create(request):
+        return effect()
+
+    send = serve()
+    assert send().status_code == 500
+    assert send(key=None).status_code == 200
+    (found,) = view_checks.check_views_of_the_middleware()
+    assert found.id == "idempotency.E038"
 
 
 def test_router_may_be_part_of_several_apis(served):

@@ -48,9 +48,30 @@ def frameworks_of(view: Any) -> set[str]:
     return modules & _INSIDE.keys()
 
 
-def is_settled(view: Any) -> bool:
-    """Whether *view* says itself how it is protected, or that it is not."""
-    return hasattr(view, "idempotent_endpoint") or getattr(view, "not_idempotent", False) is True
+def is_settled(view: Any, method: str | None = None) -> bool:
+    """
+    Whether *view* says itself how it is protected, or that it is not.
+
+    A view of Ninja is settled if its operations are: those for *method*, or all that change data;
+    one of Django REST framework also if it has none.
+    """
+    if hasattr(view, "idempotent_endpoint") or getattr(view, "not_idempotent", False) is True:
+        return True
+    asked = {"POST", "PUT", "PATCH", "DELETE"} if method is None else {method}
+    if hasattr(view, "cls"):
+        handlers = getattr(view, "actions", None) or dir(view.cls)
+        return asked.isdisjoint(name.upper() for name in handlers)
+    operations = _operations_of(view)
+    concerned = [one for one in operations or () if asked & {*one.methods}]
+    return operations is not None and all(is_settled(one.view_func) for one in concerned)
+
+
+def _operations_of(view: Any) -> list[Any] | None:
+    """Give the operations of a view of Ninja, which has them in a variable of its maker."""
+    if getattr(view, "__module__", "") != "ninja.operation":
+        return None
+    made_by = [cell.cell_contents for cell in getattr(view, "__closure__", None) or ()]
+    return next((one.operations for one in made_by if hasattr(one, "operations")), None)
 
 
 def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:

@@ -80,6 +80,7 @@ def _protected(view: Any, options: dict[str, Any]) -> Any:
             return guard.run(request, args, kwargs)
 
     protected.__signature__ = guard.signature  # type: ignore[attr-defined]
+    protected.idempotent_endpoint = guard.endpoint  # type: ignore[attr-defined]
     contribute_operation_callback(protected, partial(describe, is_required=guard.endpoint.required))
     return decorate_view(_tell_operation)(protected)
 
