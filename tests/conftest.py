@@ -65,6 +65,21 @@ class Sender:
 
 
 @pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """End what is left of sessions of the tests' databases: they could not be dropped."""
+    yield
+    with django_db_blocker.unblock():
+        for alias in connections if connection.vendor == "postgresql" else ():
+            with connections[alias].cursor() as cursor:
+                cursor.execute(
+                    "SELECT query, pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                for query, _ in cursor.fetchall():
+                    print(f"A session of {alias} was left, whose last statement is {query}.")
+
+
+@pytest.fixture(scope="session")
 def django_db_modify_db_settings_xdist_suffix() -> None:
     """Leave names of databases alone: those of `tests.settings` are of one worker already."""
 

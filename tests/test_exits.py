@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 
 import httpx
@@ -60,7 +61,7 @@ def run(program, tmp_path, interval=60, *more):
 
 
 def counted(file):
-    with sqlite3.connect(file) as connection:
+    with closing(sqlite3.connect(file)) as connection:
         rows = connection.execute("SELECT name, outcome, count FROM idempotency_statistic")
         return rows.fetchall()
 
