@@ -66,17 +66,22 @@ class Sender:
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """End what is left of sessions of the tests' databases: they could not be dropped."""
+    """Let no session outlive the tests: a database that somebody still asks cannot be dropped."""
     yield
-    with django_db_blocker.unblock():
-        for alias in connections if connection.vendor == "postgresql" else ():
-            with connections[alias].cursor() as cursor:
-                cursor.execute(
-                    "SELECT query, pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-                for query, _ in cursor.fetchall():
-                    print(f"A session of {alias} was left, whose last statement is {query}.")
+    if connection.vendor != "postgresql":
+        return
+    apart = connection.copy()
+    apart.settings_dict["NAME"] = "postgres"
+    with django_db_blocker.unblock(), apart.cursor() as cursor:
+        names = [connections[alias].settings_dict["NAME"] for alias in connections]
+        connections.close_all()
+        cursor.execute("SELECT datname FROM pg_database WHERE datname = ANY(%s)", [names])
+        for (name,) in cursor.fetchall():
+            cursor.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+    apart.close()
 
 
 @pytest.fixture(scope="session")
