@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import wraps
 
 import pytest
 from django.contrib.auth.models import User
@@ -11,6 +12,7 @@ from django.http import HttpResponse
 from django.test import AsyncClient
 from django.urls import path
 from ninja import NinjaAPI, Router, Schema, Status
+from ninja.decorators import decorate_view
 from ninja.errors import HttpError
 from ninja.security import HttpBearer
 from ninja.throttling import BaseThrottle
@@ -332,6 +334,31 @@ def test_router_may_be_part_of_several_apis(served):
     contents = [send(path=f"/v{number}/orders").content for number in (1, 2, 1, 2)]
     assert contents[:2] == contents[2:]
     assert Effect.objects.count() == 2
+
+
+def test_views_of_operations_may_be_decorated_as_well(api, serve):
+    def marked(mark):
+        def decorate(run):
+            @wraps(run)
+            def decorated(request, **kwargs):
+                response = run(request, **kwargs)
+                response["X-Mark"] = response.get("X-Mark", "") + mark
+                return response
+
+            return decorated
+
+        return decorate
+
+    @api.post("/orders")
+    @decorate_view(marked("a"))
+    @idempotent_operation
+    @decorate_view(marked("b"))
+    def create(request):
+        return effect()
+
+    send = serve()
+    first, second = send(), send()
+    assert (second.content, first["X-Mark"], second["X-Mark"]) == (first.content, "ba", "ba")
 
 
 def test_function_may_still_be_called_by_itself(api):

@@ -87,7 +87,7 @@ def _protected(view: Any, options: dict[str, Any]) -> Any:
 
 def _tell_operation(run: Callable[..., Any]) -> Callable[..., Any]:
     """Let the function know of which operation it is run: a router may be part of several APIs."""
-    operation = run.__self__  # type: ignore[attr-defined]
+    operation: Operation = inspect.unwrap(run).__self__
     if iscoroutinefunction(run):
 
         @wraps(run)
