@@ -996,6 +996,8 @@ def test_views_of_drf_are_as_their_page_says() -> None:
         assert send_json(articles, change, "patch", **old).status_code == 412
         assert send_json(articles, change, "patch", Idempotency_Key=KEY + "3").status_code == 428
         assert page["ping"].not_idempotent is True
+        counted = [send_json(page["count_products"]) for _ in range(2)]
+        assert [is_replay(one) for one in counted] == [False, True]
 
 
 @on_databases

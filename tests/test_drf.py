@@ -14,7 +14,7 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.urls import path
 from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.decorators import action
+from rest_framework.decorators import action, authentication_classes, permission_classes
 from rest_framework.generics import CreateAPIView
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
@@ -23,7 +23,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet
 
 from idempotency import StaleObject, idempotent_view, not_idempotent, view_checks
-from idempotency.contrib.drf import IdempotentMixin, exception_handler
+from idempotency.contrib.drf import IdempotentMixin, exception_handler, idempotent_api_view
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY
 from tests.models import Effect
@@ -277,6 +277,25 @@ def test_actions_of_a_set_are_named_as_they_are_there(served):
     assert len(made) == 2
     paid = [send(path="/some/7/pay/").content for _ in range(2)]
     assert paid[0] == paid[1]
+
+
+def test_function_takes_effect_once(served):
+    @idempotent_api_view(["POST", "GET"], ignore=("/sent_at",))
+    @permission_classes([permissions.IsAuthenticated])
+    @authentication_classes([ByName])
+    def create(request):
+        """Make one."""
+        return Response(effect(), status=201)
+
+    send = served(create)
+    ada = {"X-Name": "ada"}
+    first, second = (send(headers=ada, body=b'{"sent_at": %d}' % at) for at in range(2))
+
+    assert (first.status_code, second.content) == (201, first.content)
+    assert [send().status_code, send(method="put", headers=ada).status_code] == [401, 405]
+    assert (create.__doc__, create.csrf_exempt) == ("Make one.", True)
+    assert create.cls.__name__ == "create"
+    assert Effect.objects.count() == 1
 
 
 def test_wrong_option_is_told_when_the_view_is_made():

@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 from rest_framework.viewsets import ViewSet
 
 from idempotency import idempotent_view
-from idempotency.contrib.drf import IdempotentMixin
+from idempotency.contrib.drf import IdempotentMixin, idempotent_api_view
 from idempotency.contrib.ninja import idempotent_operation
 from idempotency.models import IdempotencyRecord
 from tests.conftest import run_async
@@ -87,6 +87,10 @@ class OfAPIView(IdempotentMixin, APIView):
         return Response(content, status=status, headers={"X-Own": "1"})
 
 
+def of_api_view(request):
+    return OfAPIView().post(request)
+
+
 class OfGeneric(IdempotentMixin, CreateAPIView):
     def create(self, request, *args, **kwargs):
         return OfAPIView.post(self, request)
@@ -140,6 +144,7 @@ KINDS = {
     "async method_decorator": lambda: [path("", decorated(ABare).as_view())],
     "method": lambda: [path("", Direct.as_view())],
     "drf APIView": lambda: [path("", OfAPIView.as_view())],
+    "drf function": lambda: [path("", idempotent_api_view(["POST"])(of_api_view))],
     "drf generic": lambda: [path("", OfGeneric.as_view())],
     "drf set": lambda: [path("", OfSet.as_view({"post": "create"}))],
     "drf action": lambda: [path("", OfSet.as_view({"post": "extra"}))],

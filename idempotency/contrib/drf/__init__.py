@@ -12,7 +12,14 @@ except ImportError as error:
 
 from .conditional import ConditionalMixin
 from .errors import exception_handler
+from .functions import idempotent_api_view
 from .serializers import VersionedSerializerMixin
 from .views import IdempotentMixin
 
-__all__ = ["ConditionalMixin", "IdempotentMixin", "VersionedSerializerMixin", "exception_handler"]
+__all__ = [
+    "ConditionalMixin",
+    "IdempotentMixin",
+    "VersionedSerializerMixin",
+    "exception_handler",
+    "idempotent_api_view",
+]
