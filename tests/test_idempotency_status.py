@@ -169,11 +169,12 @@ def test_session_that_waits_for_a_row_is_shown_with_whom_it_waits_for():
         lock_row(Ticket, pk=key)
         waiting.start()
         wait_until(is_seen)
-        found = [each for one in row_locks() for each in one.locks]
+        locks = {one.database: one.locks for one in row_locks()}
         text = status()
     waiting.join(30)
 
-    one = found[0]
+    (one,) = locks["default"]
+    assert locks["other"] == []  # Which is on the same server.
     assert one.blocked_by
     assert one.session not in one.blocked_by
     assert one.table == Ticket._meta.db_table

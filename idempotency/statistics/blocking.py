@@ -37,11 +37,14 @@ _MARIADB = """
     FROM information_schema.INNODB_LOCK_WAITS AS waits
     JOIN information_schema.INNODB_TRX AS waiting ON waiting.trx_id = waits.requesting_trx_id
     JOIN information_schema.INNODB_TRX AS blocking ON blocking.trx_id = waits.blocking_trx_id
+    JOIN information_schema.PROCESSLIST AS sessions ON sessions.id = waiting.trx_mysql_thread_id
+    WHERE sessions.db = DATABASE()
     GROUP BY waiting.trx_mysql_thread_id LIMIT %s
 """
 _MYSQL = """
     SELECT waiting_pid, GROUP_CONCAT(blocking_pid), MIN(wait_age_secs), MIN(waiting_query)
-    FROM sys.x$innodb_lock_waits GROUP BY waiting_pid LIMIT %s
+    FROM sys.x$innodb_lock_waits WHERE locked_table_schema = DATABASE()
+    GROUP BY waiting_pid LIMIT %s
 """  # Without "x$" it would have statements whose middle is left out, and so where a string ends.
 
 
