@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections, transaction
 from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.test import Client
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.urls import path
 from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
@@ -247,6 +248,38 @@ def test_error_that_is_to_be_kept_is_replayed_as_the_framework_told_it(served):
     other = {"key": OTHER_KEY, "body": b'{"a": 2}'}
     assert [send(**other).status_code for _ in range(2)] == [500, 500]
     assert Charging.calls == 2
+
+
+@committing
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+def test_error_is_kept_under_atomic_requests_too(served, atomic_requests, mode):
+    class Charging(Base):
+        idempotent_options = {"on_error": "store", "mode": mode}
+
+        def post(self, request):
+            effect()
+            raise exceptions.ValidationError({"amount": "too much"})
+
+    send = served(Charging.as_view())
+    first, second = send(), send()
+
+    assert (first.status_code, second.content) == (400, first.content)
+    assert second["Idempotent-Replayed"] == "true"
+    assert not Effect.objects.exists()
+
+
+def test_keys_belong_to_whom_the_framework_finds_not_to_a_session(served):
+    class Lazy(Plain):
+        def perform_authentication(self, request):
+            """Leave it to whoever asks."""
+
+    client = Client(raise_request_exception=False)
+    client.force_login(User.objects.create_user("of the session"))
+    send = served(Lazy.as_view(), client=client)
+
+    assert send().content == send().content
+    assert send(headers={"X-Name": "nobody"}).status_code == 401
+    assert IdempotencyRecord.objects.get().scope == "anonymous"
 
 
 def test_some_actions_have_options_of_their_own_and_others_no_protection(served):

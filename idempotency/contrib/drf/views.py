@@ -106,6 +106,7 @@ class IdempotentMixin(ProblemMixin):
         if not self._is_protected(action):
             response = endpoint.pass_through(respond)
         else:
+            request.user  # noqa: B018 - Keys are those of whom it has found; it may be lazy.
             response = endpoint.answer(inner, respond, tell_kept)
             if is_replayed(inner):
                 response = _with_data(cast(HttpResponse, response))
