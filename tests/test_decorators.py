@@ -103,6 +103,11 @@ class OnAsyncDispatch(Async):
     pass
 
 
+@method_decorator([idempotent_view, csrf_exempt], name="dispatch")
+class OnAsyncDispatchBesideOthers(Async):
+    pass
+
+
 class OnOwnAsyncDispatch(Async):
     @idempotent_view
     def dispatch(self, request, *args, **kwargs):
@@ -111,6 +116,7 @@ class OnOwnAsyncDispatch(Async):
 
 ASYNC_PLACES = {
     "dispatch": OnAsyncDispatch.as_view(),
+    "dispatch beside others": OnAsyncDispatchBesideOthers.as_view(),
     "own dispatch": OnOwnAsyncDispatch.as_view(),
     "function": idempotent_view(aeffect),
     "method": OnAsyncMethod.as_view(),

@@ -6,7 +6,7 @@ import json
 import threading
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections, transaction
 from django.http import Http404, HttpResponse, StreamingHttpResponse
@@ -268,6 +268,31 @@ def test_error_is_kept_under_atomic_requests_too(served, atomic_requests, mode):
     assert not Effect.objects.exists()
 
 
+class Device:
+    is_authenticated, pk = True, 1
+
+
+class ByKind(BaseAuthentication):
+    def authenticate(self, request):
+        kind = request.META["HTTP_X_KIND"]
+        if kind == "user":
+            return User.objects.get_or_create(pk=1, username="ada")[0], None
+        return (Device(), None) if kind == "device" else (AnonymousUser(), kind)
+
+
+def test_whoever_authenticates_has_keys_of_their_own(served):
+    class Mixed(Plain):
+        authentication_classes = (ByKind,)
+
+    send = served(Mixed.as_view())
+    kinds = ["user", "device", "a token", "another token"]
+    first, second = ([send(headers={"X-Kind": kind}).content for kind in kinds] for _ in range(2))
+
+    assert first == second
+    assert len(set(first)) == Effect.objects.count() == 4
+    assert not IdempotencyRecord.objects.filter(scope__contains="token").exists()
+
+
 def test_keys_belong_to_whom_the_framework_finds_not_to_a_session(served):
     class Lazy(Plain):
         def perform_authentication(self, request):
@@ -403,17 +428,20 @@ def test_representation_is_the_first_one_whatever_a_retry_accepts(served):
     assert send(method="get", headers={"Accept": "image/png"}).status_code == 406
 
 
-@pytest.mark.parametrize("method", ["post", "patch"])
+@pytest.mark.parametrize("permission", [Picky, permissions.AllowAny])
+@pytest.mark.parametrize("method", ["post", "patch", "put"])
 @pytest.mark.parametrize("size", [10, 3_000_000])
-def test_uploads_are_compared_part_by_part_and_read_by_the_framework(served, method, size):
+def test_uploads_are_compared_part_by_part_and_read_by_the_framework(
+    served, method, size, permission
+):
     class Receiving(Base):
-        permission_classes = (Picky,)
+        permission_classes = (permission,)
 
         def post(self, request):
             file = request.data["file"]
             return Response({"name": file.name, "size": file.size, **effect()})
 
-        patch = post
+        patch = put = post
 
     send = served(Receiving.as_view())
 

@@ -90,9 +90,10 @@ def is_async_dispatch(view: Any, args: tuple[Any, ...]) -> bool:
     """Whether *view* is `dispatch` of an asynchronous class, which gives a coroutine unawaited."""
     if getattr(view, "__name__", "") != "dispatch":
         return False
-    bound = getattr(
-        getattr(view, "func", view), "__self__", None
-    )  # As `method_decorator` gives it.
+    # `method_decorator` gives a partial function of what is bound, maybe below other decorators.
+    while hasattr(view, "__wrapped__") and not hasattr(view, "func"):
+        view = view.__wrapped__
+    bound = getattr(getattr(view, "func", view), "__self__", None)
     owner = args[0] if bound is None and args else bound
     return isinstance(owner, View) and bool(owner.view_is_async)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, cast
 
 from django.core.handlers.exception import response_for_exception
 from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
 from rest_framework.exceptions import NotAcceptable
 
 from ...conf import settings
@@ -18,6 +19,7 @@ from ...exceptions import BodyInvalid
 from ...http import Endpoint
 from ...http.endpoint import endpoint_of
 from ...http.marks import is_replayed
+from ...http.principals import scope_of_principal
 from ...http.requests import is_heeded, is_unsafe, keep_small_body, meta_name
 from .errors import ProblemMixin
 
@@ -106,7 +108,10 @@ class IdempotentMixin(ProblemMixin):
         if not self._is_protected(action):
             response = endpoint.pass_through(respond)
         else:
-            request.user  # noqa: B018 - Keys are those of whom it has found; it may be lazy.
+            _parse_parts(request)
+            scope = _scope_of(request)  # Asks also an authentication that is lazy.
+            if scope is not None and endpoint.scope is None and not settings.SCOPE:
+                endpoint = replace(endpoint, scope=lambda _: scope)
             response = endpoint.answer(inner, respond, tell_kept)
             if is_replayed(inner):
                 response = _with_data(cast(HttpResponse, response))
@@ -135,6 +140,24 @@ class IdempotentMixin(ProblemMixin):
     @cached_property
     def _own_transactions(self) -> frozenset[str]:
         return frozenset(getattr(type(self).dispatch, "_non_atomic_requests", ()))
+
+
+def _parse_parts(request: Any) -> None:
+    """Let the framework read a multipart body: Django itself does so for POST only."""
+    inner: HttpRequest = request._request
+    if _is_keyed(inner) and inner.content_type == "multipart/form-data":
+        try:
+            request.data  # noqa: B018 - it is kept by being read, for Django's request as well.
+        except UnreadablePostError as error:
+            raise BodyInvalid("The connection broke before the body had arrived.") from error
+
+
+def _scope_of(request: Any) -> str | None:
+    """Give who may share keys, as the framework has found; None for nobody in particular."""
+    user = request.user
+    if user is not None and user.is_authenticated:
+        return scope_of_principal(user)
+    return None if request.auth is None else scope_of_principal(request.auth)
 
 
 class Replay(HttpResponse):

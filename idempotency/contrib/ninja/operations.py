@@ -20,7 +20,7 @@ from ...conf import settings
 from ...exceptions import IdempotencyError
 from ...http import Endpoint, problem_response
 from ...http.endpoint import endpoint_of
-from .principals import principal_of, scope_of_principal
+from ...http.principals import scope_of_principal
 from .schemas import describe
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -117,7 +117,7 @@ class _Guard:
     def __init__(self, view: Any, options: dict[str, Any]) -> None:
         self.view = view
         self.endpoint = endpoint_of(f"{view.__module__}.{view.__qualname__}", **options)
-        self.of_principals = replace(self.endpoint, scope=scope_of_principal)
+        self.of_principals = replace(self.endpoint, scope=_scope_of)
         self.signature, self.name = _with_response(view)
         self.is_own = self.name != RESPONSE
         """Whether the function itself asks for the response."""
@@ -160,7 +160,15 @@ class _Guard:
 
     def _endpoint(self, request: HttpRequest) -> Endpoint:
         is_named = self.endpoint.scope is not None or settings.SCOPE
-        return self.endpoint if is_named or principal_of(request) is None else self.of_principals
+        return (
+            self.endpoint
+            if is_named or getattr(request, "auth", None) is None
+            else self.of_principals
+        )
+
+
+def _scope_of(request: HttpRequest) -> str:
+    return scope_of_principal(request.auth)  # type: ignore[attr-defined]
 
 
 def _with_response(view: Any) -> tuple[inspect.Signature, str]:
