@@ -7,14 +7,17 @@ import json
 from functools import wraps
 
 import pytest
+from asgiref.sync import iscoroutinefunction
 from django.contrib.auth.models import User
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient
 from django.urls import path
-from ninja import NinjaAPI, Router, Schema, Status
+from ninja import Header, NinjaAPI, Router, Schema, Status
 from ninja.decorators import decorate_view
 from ninja.errors import HttpError
+from ninja.pagination import paginate
 from ninja.security import HttpBearer
+from ninja.testing import TestClient
 from ninja.throttling import BaseThrottle
 
 from idempotency import StaleObject, not_idempotent, view_checks
@@ -368,6 +371,163 @@ def test_function_may_still_be_called_by_itself(api):
         return order.name + note
 
     assert create(None, Order(name="a"), note="b") == "ab"
+    assert create.__wrapped__(HttpRequest(), Order(name="a")) == "a"
+
+
+def test_function_may_be_called_by_another_operation(api, serve):
+    @api.post("/one")
+    @idempotent_operation
+    def one(request):
+        return effect()["effect"]
+
+    @api.post("/orders")
+    @idempotent_operation
+    def two(request):
+        return [one(request), one(request)]
+
+    send = serve()
+    assert send().json() == send().json()
+    assert Effect.objects.count() == 2
+
+
+def enveloped(function):
+    @wraps(function)
+    def decorated(request, **kwargs):
+        return {"data": function(request, **kwargs)}
+
+    @wraps(function)
+    async def adecorated(request, **kwargs):
+        return {"data": await function(request, **kwargs)}
+
+    return adecorated if iscoroutinefunction(function) else decorated
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@committing
+def test_what_the_api_makes_of_each_result_belongs_to_the_answer(api, is_async, served):
+    router = Router()
+    router.add_decorator(enveloped)
+    api.add_decorator(enveloped)
+
+    if is_async:
+
+        @router.post("/orders")
+        @idempotent_operation
+        async def create(request, order: Order):
+            return [(await Effect.objects.acreate(name=order.name)).pk]
+
+    else:
+
+        @router.post("/orders")
+        @idempotent_operation
+        def create(request, order: Order):
+            return [Effect.objects.create(name=order.name).pk]
+
+    api.add_router("", router)
+    send = served(lambda request: HttpResponse(), path("api/", api.urls))
+    first, second = (send(KEY, b'{"name": "e"}', path="/api/orders") for _ in range(2))
+
+    assert first.json() == {"data": {"data": [Effect.objects.get().pk]}}
+    assert second.content == first.content
+
+
+def test_decorator_that_would_get_an_answer_in_place_of_a_result_is_refused(api):
+    with pytest.raises(TypeError, match="Put it below"):
+
+        @api.post("/orders", response=list[Made])
+        @paginate
+        @idempotent_operation
+        def create(request):
+            return Effect.objects.all()
+
+
+def test_decorator_below_is_part_of_what_takes_effect_once(api, serve):
+    @api.post("/orders", response=list[Made])
+    @idempotent_operation
+    @paginate
+    def create(request):
+        effect()
+        return [{"effect": 1}, {"effect": 2}]
+
+    send = serve()
+    first, second = (send(at="/api/orders?limit=1") for _ in range(2))
+
+    assert (first.json(), second.content) == (
+        {"items": [{"effect": 1}], "count": 2},
+        first.content,
+    )
+    assert Effect.objects.count() == 1
+
+
+def test_operation_that_a_decorator_hides_is_not_run_unprotected(api, serve):
+    def hiding(function):
+        return lambda request: function(request)
+
+    @api.post("/orders")
+    @hiding
+    @idempotent_operation
+    def create(request):
+        return effect()
+
+    assert serve()().status_code == 500
+    assert not Effect.objects.exists()
+    with pytest.raises(TypeError, match=r"functools\.wraps"):
+        create(HttpRequest())
+
+    with pytest.raises(TypeError, match=r"functools\.wraps"):
+
+        @NinjaAPI(urls_namespace="other").post("/others")
+        @idempotent_operation
+        @decorate_view(lambda run: lambda request: run(request))
+        def other(request):
+            return effect()
+
+
+def test_clients_of_the_framework_s_tests_may_send_a_key(api):
+    @api.post("/orders", response=Made)
+    @idempotent_operation
+    def create(request, order: Order):
+        return effect()
+
+    client = TestClient(api)
+    headers = {"Idempotency-Key": KEY}
+    answers = [client.post("/orders", json={}, headers=headers) for _ in range(2)]
+
+    assert [one.status_code for one in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    assert answers[1]["Idempotent-Replayed"] == "true"
+    assert client.post("/orders", json={}).json()["type"].endswith("key-missing")
+
+
+def test_names_that_only_type_checkers_know_may_annotate(api, serve):
+    @api.post("/orders", response=Made)
+    @idempotent_operation
+    def create(request: Unknown, order: Order):  # noqa: F821 - that is the point.
+        return effect()
+
+    assert serve()().status_code == 200
+
+
+def test_handler_of_the_api_for_our_errors_is_asked(api, serve):
+    @api.exception_handler(StaleObject)
+    def stale(request, error):
+        return api.create_response(request, {"own": "stale"}, status=418)
+
+    @api.exception_handler(Exception)
+    def anything(request, error):
+        return api.create_response(request, {"own": "anything"}, status=500)
+
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        effect()
+        raise StaleObject("changed meanwhile")
+
+    send = serve()
+    told = send()
+    assert (told.status_code, told.json()) == (418, {"own": "stale"})
+    assert send(key="").json()["type"].endswith("key-invalid")
+    assert not Effect.objects.exists()
 
 
 @committing
@@ -451,8 +611,27 @@ def test_schema_names_the_header_and_the_problems(api):
     assert [(one["name"], one["in"], one["required"]) for one in said["parameters"]] == [
         ("Idempotency-Key", "header", False)
     ]
-    assert {"201", "400", "409", "422", "503"} == {str(status) for status in said["responses"]}
+    assert set(said["responses"]) == {201, 400, 409, 422, 503}
+    conflict = said["responses"][409]["content"]
+    assert "$ref" in conflict["application/json"]["schema"]
+    assert "$ref" not in conflict["application/problem+json"]["schema"]
     assert json.loads(json.dumps(schema)) is not None
+
+
+def test_what_an_operation_says_of_itself_stays(api):
+    own = {"parameters": [], "responses": {"422": {"description": "mine"}}}
+
+    @api.post("/orders", openapi_extra=own)
+    @idempotent_operation
+    def create(request, key: str = Header(alias="Idempotency-Key")):
+        return effect()
+
+    said = api.get_openapi_schema(path_prefix="")["paths"]["/orders"]["post"]
+
+    assert [one["name"] for one in said["parameters"]] == ["Idempotency-Key"]
+    assert said["responses"]["422"] == {"description": "mine"}
+    assert {str(status) for status in said["responses"]} == {"200", "400", "409", "422", "503"}
+    assert own["parameters"] == []
 
 
 @pytest.mark.parametrize("option", [{"wait": -1}, {"no_such_option": 1}])

@@ -7,7 +7,7 @@ from django.urls import path
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema as TheirSchema
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from drf_spectacular.validation import validate_schema
 from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
@@ -116,5 +116,22 @@ def test_what_a_view_says_itself_stays(settings):
     operation = schema_of(path("x/", Extended.as_view()))["/x/"]["post"]
 
     assert operation["tags"] == ["mine"]
-    assert "$ref" in operation["responses"]["409"]["content"]["application/json"]["schema"]
+    conflict = operation["responses"]["409"]["content"]
+    assert "$ref" in conflict["application/json"]["schema"]
+    assert "$ref" not in conflict["application/problem+json"]["schema"]
     assert set(operation["responses"]) == {*PROBLEMS, "201"}
+
+
+def test_header_that_the_view_names_itself_stands_there_once(settings):
+    settings.REST_FRAMEWORK = {"DEFAULT_SCHEMA_CLASS": "idempotency.contrib.spectacular.AutoSchema"}
+
+    class Extended(Generic):
+        schema = AutoSchema()
+
+        @extend_schema(parameters=[OpenApiParameter("Idempotency-Key", str, "header")])
+        def post(self, request):
+            """Make one."""
+
+    operation = schema_of(path("x/", Extended.as_view()))["/x/"]["post"]
+
+    assert [one["name"] for one in operation["parameters"]] == ["Idempotency-Key"]

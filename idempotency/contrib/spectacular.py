@@ -42,9 +42,13 @@ class AutoSchema(IdempotentSchemaMixin):
 
 def _describe(operation: dict[str, Any], *, is_required: bool) -> None:
     parameters = operation.setdefault("parameters", [])
-    parameters.append(header_parameter(is_required=is_required))
+    parameter = header_parameter(is_required=is_required)
+    if parameter["name"].lower() not in {one["name"].lower() for one in parameters}:
+        parameters.append(parameter)
     responses = operation["responses"]
     for status, response in responses.items():
         if status.startswith("2"):
             response["headers"] = {**replay_header(), **response.get("headers", {})}
-    operation["responses"] = {**problem_responses(), **responses}
+    for status, problem in problem_responses().items():
+        own = responses.setdefault(status, problem)
+        own["content"] = {**problem["content"], **own.get("content", {})}

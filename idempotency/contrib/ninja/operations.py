@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar, overload
 
-from asgiref.sync import iscoroutinefunction
-from django.core.handlers.exception import response_for_exception
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from ninja.decorators import decorate_view
 from ninja.operation import Operation
+from ninja.signature.utils import get_typed_signature
 from ninja.utils import contribute_operation_callback
 
 from ...conf import settings
 from ...exceptions import IdempotencyError
-from ...http import Endpoint, problem_response
+from ...http import Endpoint
 from ...http.endpoint import endpoint_of
 from ...http.principals import scope_of_principal
+from ...http.requests import meta_name
+from .answers import kept_answer, response_of, told
 from .schemas import describe
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -28,7 +31,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 RESPONSE = "idempotency_response"
 """The argument by which an operation gets the response that Ninja prepares."""
 
-_operation: ContextVar[Operation | None] = ContextVar("idempotency_operation", default=None)
+_is_guarded: ContextVar[bool] = ContextVar("idempotency_is_guarded", default=False)
+"""Whether the function is run by its operation, which protects it."""
 
 
 @overload
@@ -66,97 +70,111 @@ def _protected(view: Any, options: dict[str, Any]) -> Any:
     if not callable(view) or inspect.isgeneratorfunction(view) or inspect.isasyncgenfunction(view):
         raise TypeError(f"idempotent_operation protects functions that return, not {view!r}.")
     guard = _Guard(view, options)
-    if iscoroutinefunction(view):
+    is_async = iscoroutinefunction(view)
+    if is_async:
         guard.endpoint.policy.refuse_async()
 
-        @wraps(view)
-        async def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            return await guard.arun(request, args, kwargs)
+    @wraps(view)
+    def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(request, HttpRequest) and not _is_guarded.get():
+            raise TypeError(
+                f"{guard.endpoint.view_name} was called by something that hides it from Ninja, such"
+                " as a decorator without functools.wraps: it would not be protected. Nothing was"
+                " run. To call the function by itself, call its __wrapped__."
+            )
+        return view(request, *args, **kwargs)
 
-    else:
-
-        @wraps(view)
-        def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-            return guard.run(request, args, kwargs)
-
+    if is_async:
+        markcoroutinefunction(protected)
     protected.__signature__ = guard.signature  # type: ignore[attr-defined]
     protected.idempotent_endpoint = guard.endpoint  # type: ignore[attr-defined]
-    contribute_operation_callback(protected, partial(describe, is_required=guard.endpoint.required))
-    return decorate_view(_tell_operation)(protected)
+    contribute_operation_callback(protected, partial(_join, protected, guard.endpoint))
+    return decorate_view(guard.surround)(protected)
 
 
-def _tell_operation(run: Callable[..., Any]) -> Callable[..., Any]:
-    """Let the function know of which operation it is run: a router may be part of several APIs."""
-    operation: Operation = inspect.unwrap(run).__self__
-    if iscoroutinefunction(run):
-
-        @wraps(run)
-        async def aknown(request: HttpRequest, **kwargs: Any) -> Any:
-            reset = _operation.set(operation)
-            try:
-                return await run(request, **kwargs)
-            finally:
-                _operation.reset(reset)
-
-        return aknown
-
-    @wraps(run)
-    def known(request: HttpRequest, **kwargs: Any) -> Any:
-        reset = _operation.set(operation)
-        try:
-            return run(request, **kwargs)
-        finally:
-            _operation.reset(reset)
-
-    return known
+def _join(protected: Any, endpoint: Endpoint, operation: Operation) -> None:
+    """Become part of *operation*, if nothing stands between that would get our answer."""
+    if operation.view_func is not protected:
+        raise TypeError(
+            f"A decorator stands above idempotent_operation on {endpoint.view_name}, and would get"
+            " a replay in place of a result. Put it below, where its work is part of what takes"
+            " effect once, or, if it handles responses, into decorate_view(…)."
+        )
+    describe(operation, is_required=endpoint.required)
 
 
 class _Guard:
     """What one protected function needs at each call."""
 
     def __init__(self, view: Any, options: dict[str, Any]) -> None:
-        self.view = view
         self.endpoint = endpoint_of(f"{view.__module__}.{view.__qualname__}", **options)
         self.of_principals = replace(self.endpoint, scope=_scope_of)
         self.signature, self.name = _with_response(view)
         self.is_own = self.name != RESPONSE
         """Whether the function itself asks for the response."""
 
-    def run(self, request: HttpRequest, args: Any, kwargs: dict[str, Any]) -> Any:
-        operation, prepared, kwargs = self._of(kwargs)
-        if operation is None:  # Somebody calls the function, and no request has come.
-            return self.view(request, *args, **kwargs)
+    def surround(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """
+        Protect the function of the operation that *run* belongs to, before it is run first.
 
+        Only then it has the decorators of its API and routers, of which each may be part of
+        several: what they make of a result belongs to the answer.
+        """
+        operation = getattr(inspect.unwrap(run), "__self__", None)
+        if not isinstance(operation, Operation):
+            raise TypeError(
+                f"A decorator of the view around {self.endpoint.view_name} hides what it decorates:"
+                " it needs functools.wraps."
+            )
+
+        @wraps(run)
+        def surrounded(request: HttpRequest, **kwargs: Any) -> Any:
+            if getattr(operation.view_func, "idempotent_guard", None) is not self:
+                operation.view_func = self._around(operation)
+            _read_headers(request, self.endpoint)
+            return run(request, **kwargs)
+
+        if iscoroutinefunction(run):
+            markcoroutinefunction(surrounded)
+        return surrounded
+
+    def _around(self, operation: Operation) -> Any:
+        run = partial(self._arun if operation.is_async else self._run, operation)
+        view = operation.view_func
+
+        @wraps(view)
+        def once(request: HttpRequest, **kwargs: Any) -> Any:
+            prepared = kwargs[self.name] if self.is_own else kwargs.pop(self.name)
+            return run(request, prepared, partial(view, request, **kwargs))
+
+        once.idempotent_guard = self  # type: ignore[attr-defined]
+        return once
+
+    def _run(
+        self, operation: Operation, request: HttpRequest, prepared: Any, view: Callable[[], Any]
+    ) -> HttpResponseBase:
         def respond() -> HttpResponseBase:
-            result = self.view(request, *args, **kwargs)
-            return _response(operation, request, result, prepared)
+            with _guarded():
+                return response_of(operation, request, view(), prepared)
 
-        tell = partial(_tell, operation)
+        tell = partial(kept_answer, operation)
         try:
             return self._endpoint(request).answer(request, respond, tell)
         except IdempotencyError as error:
-            return problem_response(error)
+            return told(operation, error)
 
-    async def arun(self, request: HttpRequest, args: Any, kwargs: dict[str, Any]) -> Any:
-        operation, prepared, kwargs = self._of(kwargs)
-        if operation is None:
-            return await self.view(request, *args, **kwargs)
-
+    async def _arun(
+        self, operation: Operation, request: HttpRequest, prepared: Any, view: Callable[[], Any]
+    ) -> HttpResponseBase:
         async def respond() -> HttpResponseBase:
-            result = await self.view(request, *args, **kwargs)
-            return _response(operation, request, result, prepared)
+            with _guarded():
+                return response_of(operation, request, await view(), prepared)
 
-        tell = partial(_tell, operation)
+        tell = partial(kept_answer, operation)
         try:
             return await self._endpoint(request).aanswer(request, respond, tell)
         except IdempotencyError as error:
-            return problem_response(error)
-
-    def _of(self, kwargs: dict[str, Any]) -> tuple[Operation | None, Any, dict[str, Any]]:
-        prepared = kwargs.get(self.name)
-        if not self.is_own:
-            kwargs = {name: value for name, value in kwargs.items() if name != self.name}
-        return (_operation.get() if prepared is not None else None), prepared, kwargs
+            return told(operation, error)
 
     def _endpoint(self, request: HttpRequest) -> Endpoint:
         is_named = self.endpoint.scope is not None or settings.SCOPE
@@ -167,14 +185,33 @@ class _Guard:
         )
 
 
+@contextmanager
+def _guarded() -> Iterator[None]:
+    reset = _is_guarded.set(True)
+    try:
+        yield
+    finally:
+        _is_guarded.reset(reset)
+
+
 def _scope_of(request: HttpRequest) -> str:
     return scope_of_principal(request.auth)  # type: ignore[attr-defined]
 
 
+def _read_headers(request: HttpRequest, endpoint: Endpoint) -> None:
+    """Let the key be found that Ninja's test client gives, which spells its names in META so."""
+    name = meta_name(settings.HEADER)
+    if name not in request.META and settings.HEADER in request.headers:
+        request.META[name] = request.headers[settings.HEADER]
+
+
 def _with_response(view: Any) -> tuple[inspect.Signature, str]:
     """Give the signature by which Ninja also gives its response, and that argument's name."""
-    # Read where the function is: Ninja would look the names up where its wrapper is.
-    signature = inspect.signature(view, eval_str=True)
+    try:
+        # Read where the function is: Ninja would look the names up where its wrapper is.
+        signature = inspect.signature(view, eval_str=True)
+    except NameError:  # Of a name that only type checkers import.
+        signature = get_typed_signature(view)
     for name, parameter in signature.parameters.items():
         if parameter.annotation is HttpResponse:
             return signature, name
@@ -182,18 +219,3 @@ def _with_response(view: Any) -> tuple[inspect.Signature, str]:
     given = list(signature.parameters.values())
     place = len(given) - any(one.kind is inspect.Parameter.VAR_KEYWORD for one in given)
     return signature.replace(parameters=[*given[:place], response, *given[place:]]), RESPONSE
-
-
-def _response(
-    operation: Operation, request: HttpRequest, result: Any, prepared: HttpResponse
-) -> HttpResponseBase:
-    # Ninja has no public name for that: a result is to be an answer while it can be undone.
-    return operation._result_to_response(request, result, prepared)
-
-
-def _tell(operation: Operation, request: HttpRequest, error: Exception) -> HttpResponseBase:
-    """Tell an error of the function as its API does, and one without a handler as Django does."""
-    try:
-        return operation.api.on_exception(request, error)
-    except Exception as uncaught:
-        return response_for_exception(request, uncaught)
