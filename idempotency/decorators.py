@@ -8,7 +8,6 @@ from functools import partial, wraps
 from typing import Any, TypeVar, cast, overload
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
-from django.db import connections, transaction
 from django.http import HttpRequest
 
 from .codecs import JsonCodec
@@ -22,6 +21,7 @@ from .http.placement import (
 )
 from .http.requests import Scope
 from .http.responses import Final
+from .http.transactions import OwnTransactions, own_transactions_of
 from .policy import Mode, OnCrash, OnError, OnStoreError, Policy
 from .protocol import Run, make_call
 
@@ -109,10 +109,10 @@ def idempotent_view(
 
 def _protect(view: Any, make_endpoint: Callable[..., Endpoint]) -> Any:
     _refuse_unprotectable(view)
-    own_transactions: set[str] = getattr(view, "_non_atomic_requests", set())
+    own = OwnTransactions(own_transactions_of(view))
     endpoint = make_endpoint(
         view_name=f"{getattr(view, '__module__', '')}.{getattr(view, '__qualname__', 'view')}",
-        own_transactions=frozenset(own_transactions),
+        own_transactions=own.aliases,
     )
     refuse_lease_in_a_transaction(view, endpoint.policy)
     if iscoroutinefunction(view):
@@ -133,10 +133,7 @@ def _protect(view: Any, make_endpoint: Callable[..., Endpoint]) -> Any:
             return endpoint.serve(_request(args), respond)
 
     protected.idempotent_endpoint = endpoint  # type: ignore[attr-defined]
-    # Django must not open the transaction: a claim would stay invisible inside of it.
-    protected._non_atomic_requests = set(own_transactions)  # type: ignore[attr-defined]
-    for alias in connections:
-        transaction.non_atomic_requests(using=alias)(protected)
+    own.mark(protected)
     return protected
 
 

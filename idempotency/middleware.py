@@ -14,6 +14,7 @@ from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
 from .http.placement import is_settled, refuse_inner_authentication
 from .http.requests import SAFE, is_unsafe, meta_name
+from .http.transactions import own_transactions_of
 from .policy import Policy
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -97,5 +98,5 @@ def _endpoint(view: Any) -> Endpoint:
         policy=Policy(),
         required=False,
         view_name=f"{view.__module__}.{getattr(view, '__qualname__', type(view).__name__)}",
-        own_transactions=frozenset(getattr(view, "_non_atomic_requests", ())),
+        own_transactions=own_transactions_of(view),
     )

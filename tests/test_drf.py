@@ -17,6 +17,7 @@ from rest_framework import exceptions, mixins, permissions, renderers, serialize
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action, authentication_classes, permission_classes
 from rest_framework.generics import CreateAPIView
+from rest_framework.parsers import FileUploadParser
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
@@ -356,6 +357,77 @@ def test_function_takes_effect_once(served):
     assert Effect.objects.count() == 1
 
 
+@pytest.mark.parametrize(
+    ("view", "names", "told"),
+    [
+        (Effects, ("crate", "pay"), "names crate, and"),
+        (Effects, {"post": {}}, "names post, and"),
+        (Generic, ("create",), "names create, and"),
+        (Plain, ("POST",), "names POST, and"),
+        (Plain, "post", r'\("post",\)'),
+    ],
+)
+def test_name_that_is_no_action_is_told_when_the_view_is_made(view, names, told):
+    routed = [{"post": "create"}] if view is Effects else []
+
+    with pytest.raises((TypeError, ValueError), match=told):
+        view.as_view(*routed, idempotent_actions=names)
+
+
+def test_asynchronous_handlers_are_refused_with_the_way_out():
+    class Async(IdempotentMixin, APIView):
+        async def post(self, request):
+            """Never run."""
+
+    with pytest.raises(TypeError, match="arun_once"):
+        Async.as_view()
+
+
+def test_upload_that_is_no_form_is_compared_by_what_the_view_names(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+
+    class Uploads(Base):
+        parser_classes = (FileUploadParser,)
+
+        def put(self, request):
+            return Response({**effect(), "size": request.data["file"].size})
+
+        post = put
+
+    by_digest = {"fingerprint": lambda request: request.headers["Content-Digest"]}
+    options = {
+        "method": "put",
+        "body": b"x" * 5000,
+        "content_type": "application/octet-stream",
+        "headers": {"Content-Disposition": "attachment; filename=a.bin", "Content-Digest": "a"},
+    }
+    assert served(Uploads.as_view())(**options).status_code == 413
+    send = served(Uploads.as_view(idempotent_options=by_digest))
+    first, second = send(**options), send(**options)
+    assert (first.json()["size"], second.content) == (5000, first.content)
+    options["headers"]["Content-Digest"] = "b"
+    assert send(**options).status_code == 422
+    assert Effect.objects.count() == 1
+
+
+def test_names_of_actions_may_be_shared_by_a_base(served):
+    class Paying(Effects):
+        @action(detail=False, methods=["post"])
+        def settle(self, request):
+            return Response(effect())
+
+        @settle.mapping.delete
+        def unsettle(self, request):
+            return Response(effect())
+
+    names = ("create", "partial_update", "pay", "settle", "unsettle")
+    view = Paying.as_view({"post": "settle", "delete": "unsettle"}, idempotent_actions=names)
+
+    send = served(view)
+    assert send().content == send().content
+    assert Effect.objects.count() == 1
+
+
 def test_wrong_option_is_told_when_the_view_is_made():
     class Wrong(Plain):
         idempotent_options = {"no_such_option": 1}
@@ -382,6 +454,42 @@ def test_safe_and_unknown_methods_ask_for_no_key(served):
 
     assert served(Reading.as_view())(key=None).status_code == 405
     assert not IdempotencyRecord.objects.exists()
+
+
+def test_answers_have_data_for_code_that_reads_it(served):
+    class Reading(Plain):
+        def finalize_response(self, request, response, *args, **kwargs):
+            response["X-Data"] = ",".join(sorted(response.data))
+            return super().finalize_response(request, response, *args, **kwargs)
+
+    send = served(Reading.as_view())
+    first, second = send(), send()
+    assert [first["X-Data"], second["X-Data"], second.data] == ["effect", "effect", first.data]
+    problem = send(key=None)
+    assert (problem.status_code, problem["X-Data"][:6]) == (400, "detail")
+    assert problem.data == problem.json()
+
+
+def test_request_without_a_key_is_answered_as_without_protection(served, settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.mark_templates"]
+
+    class Optional(Plain):
+        idempotent_options = {"required": False}
+
+    send = served(Optional.as_view())
+    assert send(key=None)["X-Seen"] == "Response"
+
+
+def mark_templates(get_response):
+    class Marking:
+        def __call__(self, request):
+            return get_response(request)
+
+        def process_template_response(self, request, response):
+            response["X-Seen"] = type(response).__name__
+            return response
+
+    return Marking()
 
 
 def test_response_is_finalized_once(served):
@@ -548,9 +656,67 @@ class TestAtomicRequests:
                 return Response({"in": connection.in_atomic_block})
 
         send = served(Some.as_view())
-        assert send(key=None).status_code == 400
+        for key in (None, KEY):
+            assert send(key=key).status_code == 400
         assert not Effect.objects.exists()
         assert send(method="get", key=None).json() == {"in": True}
+
+    @pytest.mark.parametrize(
+        ("method", "key", "status"),
+        [("get", None, 200), ("post", None, 400), ("post", KEY, 201), ("patch", KEY, 201)],
+    )
+    def test_permission_may_lock_rows(self, served, method, key, status):
+        class Locking(permissions.BasePermission):
+            def has_permission(self, request, view):
+                return [*User.objects.select_for_update()] == []
+
+        class Locked(Plain):
+            permission_classes = (Locking,)
+            idempotent_actions = ("post",)
+
+        assert served(Locked.as_view())(key=key, method=method).status_code == status
+
+    @pytest.mark.parametrize(("method", "key"), [("get", None), ("post", None), ("post", KEY)])
+    def test_refusal_keeps_nothing_that_was_written_before_it(self, served, method, key):
+        class Counting(permissions.BasePermission):
+            def has_permission(self, request, view):
+                effect("asked")
+                return False
+
+        class Counted(Plain):
+            permission_classes = (Counting,)
+
+        assert served(Counted.as_view())(key=key, method=method).status_code == 401
+        assert not Effect.objects.exists()
+
+    def test_missing_key_undoes_what_came_before(self, served):
+        class Counting(throttling.BaseThrottle):
+            def allow_request(self, request, view):
+                return bool(effect("asked"))
+
+        class Counted(Plain):
+            throttle_classes = (Counting,)
+
+        send = served(Counted.as_view())
+        assert send(key=None).json()["type"].endswith("key-missing")
+        assert not Effect.objects.exists()
+        assert [send().status_code for _ in range(2)] == [201, 201]
+        assert sorted(Effect.objects.values_list("name", flat=True)) == ["asked", "asked", "e"]
+
+    def test_whole_view_may_handle_its_transactions_itself(self, served):
+        class Looking(Base):
+            idempotent_options = {"required": False}
+
+            def post(self, request):
+                return Response({"in": connection.in_atomic_block})
+
+        inside, outside = (
+            Looking.as_view(),
+            transaction.non_atomic_requests(Looking.as_view()),
+        )
+        assert served(inside)(key=None).json() == {"in": True}
+        assert served(outside)(key=None).json() == {"in": False}
+        assert served(outside)().json() == {"in": True}
 
     def test_view_that_handles_its_transactions_itself_gets_none(self, served):
         class Own(Base):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from .marks import is_protected, marked
 from .problems import problem_response, status_of
 from .requests import Scope, input_of, key_of, operation_of, request_id_of, scope_of
 from .responses import Final, ResponseCodec
+from .transactions import atomic_requests, opened
 
 logger = logging.getLogger("idempotency")
 Respond = Callable[[], HttpResponseBase]
@@ -64,7 +65,7 @@ class Endpoint:
     final: Final | None = None
     buffer: bool = False
     view_name: str = ""
-    own_transactions: frozenset[str] = field(default=frozenset())
+    own_transactions: Collection[str] = ()
     """Aliases of databases whose transactions the view handles itself."""
 
     def __post_init__(self) -> None:
@@ -103,9 +104,7 @@ class Endpoint:
 
     def pass_through(self, respond: Respond) -> HttpResponseBase:
         """Answer without protection, in the transactions that Django would have opened."""
-        with ExitStack() as stack:
-            for alias in self._atomic_requests():
-                stack.enter_context(transaction.atomic(using=alias))
+        with opened(self.own_transactions):
             return respond()
 
     async def aserve(self, request: HttpRequest, respond: ARespond) -> HttpResponseBase:
@@ -165,19 +164,10 @@ class Endpoint:
         own = fingerprint((request.method, request.path, self.fingerprint(request)))
         return make_call(scope, operation, key, own)
 
-    def _atomic_requests(self, *, but: str | None = None) -> list[str]:
-        """Give the databases that Django would open a transaction on for this view."""
-        return [
-            alias
-            for alias in connections
-            if connections[alias].settings_dict["ATOMIC_REQUESTS"]
-            and alias != but
-            and alias not in self.own_transactions
-        ]
-
     def _respond(self, work: _Work) -> HttpResponseBase:
         run = work.run
-        aliases = self._atomic_requests(but=run.store.using if run.has_started else None)
+        own_alias = run.store.using if run.has_started else None
+        aliases = atomic_requests(self.own_transactions, but=own_alias)
         committed: set[str] = set()
         try:
             with ExitStack() as stack:
@@ -235,7 +225,7 @@ class Endpoint:
 
 
 def endpoint_of(
-    view_name: str, *, own_transactions: frozenset[str] = frozenset(), **options: Any
+    view_name: str, *, own_transactions: Collection[str] = (), **options: Any
 ) -> Endpoint:
     """
     Give the endpoint that the *options* of `idempotent_view` describe.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from django.db import connections
 from django.http import HttpRequest
 from django.views import View
 
 from ..exceptions import InvalidBackend
 from ..policy import Policy
 from ..stores import get_store
+from .transactions import atomic_requests, own_transactions_of
 
 _INSIDE = {
     "rest_framework": (
@@ -122,9 +122,4 @@ def place_of_request(args: tuple[Any, ...], decorator: str) -> int:
 
 def opens_transactions(view: Any) -> bool:
     """Whether Django opens a transaction around *view*."""
-    own: set[str] = getattr(view, "_non_atomic_requests", set())
-    return any(
-        connections[alias].settings_dict["ATOMIC_REQUESTS"]
-        for alias in connections
-        if alias not in own
-    )
+    return bool(atomic_requests(own_transactions_of(view)))

@@ -11,6 +11,7 @@ from rest_framework.views import set_rollback
 
 from ...exceptions import IdempotencyError
 from ...http import problem_response
+from .answers import with_data
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView as Base
@@ -49,4 +50,4 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
 def tell(error: IdempotencyError) -> HttpResponseBase:
     """Give the problem that tells *error*, and have what the request wrote rolled back."""
     set_rollback()
-    return problem_response(error)
+    return with_data(problem_response(error))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
-from typing import Any, cast
+from functools import partial, wraps
+from typing import Any
 
 from django.core.handlers.exception import response_for_exception
-from django.db import connections, transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, UnreadablePostError
+from django.db import connections
+from django.http import HttpRequest, HttpResponseBase, UnreadablePostError
 from rest_framework.exceptions import NotAcceptable
 
 from ...conf import settings
@@ -21,6 +20,9 @@ from ...http.endpoint import endpoint_of
 from ...http.marks import is_replayed
 from ...http.principals import scope_of_principal
 from ...http.requests import is_heeded, is_unsafe, keep_small_body, meta_name
+from ...http.transactions import OwnTransactions, opened, own_transactions_of
+from .actions import check_names
+from .answers import with_data
 from .errors import ProblemMixin
 
 
@@ -44,19 +46,35 @@ class IdempotentMixin(ProblemMixin):
     """Options of `idempotent_view` for all of them."""
 
     _unacceptable: NotAcceptable | None = None
+    _own_transactions: Collection[str] = ()
 
     @classmethod
     def as_view(cls, *args: Any, **kwargs: Any) -> Callable[..., HttpResponseBase]:
-        view: Any = super().as_view(*args, **kwargs)
+        if cls.view_is_async:
+            raise TypeError(
+                f"{cls.__name__} has asynchronous handlers, which IdempotentMixin cannot protect:"
+                " await arun_once in them."
+            )
+        own = OwnTransactions(own_transactions_of(cls.dispatch))
+        view: Any = super().as_view(*args, _own_transactions=own.aliases, **kwargs)
         shown = cls(**kwargs)
+        routed: Mapping[str, str] = getattr(view, "actions", None) or {}
+        check_names(cls, shown.idempotent_actions, routed)
         for action in shown.idempotent_actions or [""]:
             shown._endpoint_of(action)  # Tells of a wrong option here, not at the first request.
-        view.idempotent_endpoint = shown._endpoint_of("")
-        # Django must not open the transaction: a claim would stay invisible inside of it.
-        view._non_atomic_requests = set(shown._own_transactions)
-        for alias in connections:
-            transaction.non_atomic_requests(using=alias)(view)
-        return view  # type: ignore[no-any-return]
+
+        @wraps(view)
+        def entered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            method = (request.method or "").lower()
+            if _is_keyed(request) and shown._is_protected(routed.get(method, method)):
+                answer: HttpResponseBase = view(request, *args, **kwargs)
+                return answer
+            with opened(own.aliases):
+                return view(request, *args, **kwargs)  # type: ignore[no-any-return]
+
+        own.mark(entered)
+        entered.idempotent_endpoint = shown._endpoint_of("")  # type: ignore[attr-defined]
+        return entered
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         if _is_keyed(request):
@@ -68,25 +86,36 @@ class IdempotentMixin(ProblemMixin):
         try:
             return super().perform_content_negotiation(request, force)
         except NotAcceptable as error:
-            if not _is_keyed(request._request):
+            if not self._is_heeded(request):
                 raise
             # A replay gives the first answer, whatever can be rendered now.
             self._unacceptable = error
             return super().perform_content_negotiation(request, force=True)
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
+        if not self._is_heeded(request):
+            super().initial(request, *args, **kwargs)
+        else:
+            # What may lock rows or write before it refuses, such as a throttle, comes before the
+            # claim, whose transaction is another one.
+            with opened(self._own_transactions):
+                super().initial(request, *args, **kwargs)
         name = request.method.lower()
         handler = getattr(self, name, None) if name in self.http_method_names else None
-        if handler is not None:
+        if handler is None:
+            if self._unacceptable is not None:
+                raise self._unacceptable
+        elif self._is_protected(self._action_of(request.method)):
             setattr(self, name, partial(self._once, handler))
-        elif self._unacceptable is not None:
-            raise self._unacceptable
 
     def _once(
         self, handler: Callable[..., Any], request: Any, *args: Any, **kwargs: Any
     ) -> HttpResponseBase:
         inner: HttpRequest = request._request
+        endpoint = self._endpoint_of(self._action_of(request.method))
+        if not _is_keyed(inner):  # Its transactions are open already.
+            endpoint = replace(endpoint, own_transactions=list(connections))
+            return endpoint.answer(inner, partial(handler, request, *args, **kwargs))
 
         def finalized(response: Any) -> Any:
             finalize: Callable[..., Any] = self.finalize_response
@@ -103,28 +132,29 @@ class IdempotentMixin(ProblemMixin):
             except Exception as uncaught:
                 return response_for_exception(inner, uncaught)
 
-        action = getattr(self, "action", None) or request.method.lower()
-        endpoint = self._endpoint_of(action)
-        if not self._is_protected(action):
-            response = endpoint.pass_through(respond)
-        else:
-            _parse_parts(request)
-            scope = _scope_of(request)  # Asks also an authentication that is lazy.
-            if scope is not None and endpoint.scope is None and not settings.SCOPE:
-                endpoint = replace(endpoint, scope=lambda _: scope)
-            response = endpoint.answer(inner, respond, tell_kept)
-            if is_replayed(inner):
-                response = _with_data(cast(HttpResponse, response))
+        _parse_parts(request)
+        scope = _scope_of(request)  # Asks also an authentication that is lazy.
+        if scope is not None and endpoint.scope is None and not settings.SCOPE:
+            endpoint = replace(endpoint, scope=lambda _: scope)
+        response = endpoint.answer(inner, respond, tell_kept)
         # It is final already, and a replay is to stay as it is.
         self.finalize_response = lambda request, response, *args, **kwargs: response
-        return response
+        return with_data(response) if is_replayed(inner) else response
 
     def is_key_required(self, method: str) -> bool | None:
         """Tell whether a request needs a key; None if its key would not be heeded."""
-        action = getattr(self, "action", None) or method.lower()
+        action = self._action_of(method)
         if not (self._is_protected(action) and is_heeded(method)):
             return None
         return self._endpoint_of(action).required and method in settings.METHODS
+
+    def _is_heeded(self, request: Any) -> bool:
+        """Whether the request has a key that counts here."""
+        return _is_keyed(request._request) and self._is_protected(self._action_of(request.method))
+
+    def _action_of(self, method: str) -> str:
+        action: str | None = getattr(self, "action", None)
+        return action or method.lower()
 
     def _is_protected(self, action: str) -> bool:
         return self.idempotent_actions is None or action in self.idempotent_actions
@@ -137,15 +167,11 @@ class IdempotentMixin(ProblemMixin):
         name = ".".join(filter(None, [kind.__module__, kind.__qualname__, action]))
         return endpoint_of(name, own_transactions=self._own_transactions, **options)
 
-    @cached_property
-    def _own_transactions(self) -> frozenset[str]:
-        return frozenset(getattr(type(self).dispatch, "_non_atomic_requests", ()))
-
 
 def _parse_parts(request: Any) -> None:
     """Let the framework read a multipart body: Django itself does so for POST only."""
     inner: HttpRequest = request._request
-    if _is_keyed(inner) and inner.content_type == "multipart/form-data":
+    if inner.content_type == "multipart/form-data":
         try:
             request.data  # noqa: B018 - it is kept by being read, for Django's request as well.
         except UnreadablePostError as error:
@@ -158,23 +184,6 @@ def _scope_of(request: Any) -> str | None:
     if user is not None and user.is_authenticated:
         return scope_of_principal(user)
     return None if request.auth is None else scope_of_principal(request.auth)
-
-
-class Replay(HttpResponse):
-    """A replay, of which tests may ask `data` as of the first answer."""
-
-    @cached_property
-    def data(self) -> Any:
-        """Give what the body says if it is JSON, else None."""
-        if "json" not in self.get("Content-Type", ""):
-            return None
-        return json.loads(self.content) if self.content else None
-
-
-def _with_data(response: HttpResponse) -> Replay:
-    replay = Replay(response.content, status=response.status_code)
-    replay.headers = response.headers
-    return replay
 
 
 def _is_keyed(request: HttpRequest) -> bool:

@@ -1,0 +1,59 @@
+"""The transactions that Django opens around views (`ATOMIC_REQUESTS`), and who opens them here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from django.db import connections, transaction
+
+_MARK = "_non_atomic_requests"
+"""Where `transaction.non_atomic_requests` writes, and Django's handler reads; it has no other."""
+
+
+class OwnTransactions:
+    """
+    Has Django open no transaction around a view, since a claim would be invisible inside of it.
+
+    `aliases` are those of the databases whose transactions the view handles itself, also if
+    `transaction.non_atomic_requests` says so later, above.
+    """
+
+    def __init__(self, aliases: Iterable[str] = ()) -> None:
+        self.aliases = set(aliases)
+
+    def mark(self, view: Any) -> None:
+        setattr(view, _MARK, self)
+
+    def add(self, alias: str) -> None:
+        self.aliases.add(alias)
+
+    def __contains__(self, alias: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(connections)
+
+
+def own_transactions_of(view: Any) -> set[str]:
+    """Give the databases on which *view* handles its transactions itself: all, if it is ours."""
+    return set(getattr(view, _MARK, ()))
+
+
+def atomic_requests(own: Collection[str], *, but: str | None = None) -> list[str]:
+    """Give the databases that Django would open a transaction on, for a view with *own* ones."""
+    return [
+        alias
+        for alias in connections
+        if connections[alias].settings_dict["ATOMIC_REQUESTS"] and alias != but and alias not in own
+    ]
+
+
+@contextmanager
+def opened(own: Collection[str]) -> Iterator[None]:
+    """Open the transactions that Django would have opened."""
+    with ExitStack() as stack:
+        for alias in atomic_requests(own):
+            stack.enter_context(transaction.atomic(using=alias))
+        yield
