@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
+import pickle
 import threading
 import time
 import uuid
@@ -22,6 +24,8 @@ from idempotency.contrib.client.requests import IdempotentAdapter
 
 QUICK = Retries(pause=0.001, longest=0.02)
 HANG_UP = "hang up"
+CUT = (201, {"Content-Length": "9"}, b"done")
+"""An answer that breaks off, as its connection is closed before it is whole."""
 
 
 def problem(status, same_key, **headers):
@@ -45,7 +49,8 @@ class Answers(BaseHTTPRequestHandler):
         status, headers, content = (answer, {}, b"done") if isinstance(answer, int) else answer
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
+            if value is not None:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -87,12 +92,25 @@ def by_requests(server, method="POST", retries=QUICK, **options):
 
 
 libraries = pytest.mark.parametrize("send", [by_httpx, by_async_httpx, by_requests])
-BROKEN = (httpx.TransportError, requests.ConnectionError)
+BROKEN = (
+    httpx.TransportError,
+    requests.ConnectionError,
+    requests.exceptions.ChunkedEncodingError,
+)
 
 
 @libraries
 @pytest.mark.parametrize(
-    "script", [[], [HANG_UP], [HANG_UP, 503, 429, 201], [TWIN, 502, 201], [504], [TWIN, TWIN, TWIN]]
+    "script",
+    [
+        [],
+        [HANG_UP],
+        [HANG_UP, 503, 429, 201],
+        [TWIN, 502, 201],
+        [504],
+        [TWIN, TWIN, TWIN],
+        [CUT, CUT],
+    ],
 )
 def test_intent_keeps_its_key_until_there_is_an_answer(server, send, script):
     server.script = [*script]
@@ -164,10 +182,12 @@ def test_what_will_not_change_is_not_sent_again(server, send, answer):
 def test_attempts_are_bounded(server, send):
     server.script = [503] * 9
     assert send(server, retries=Retries(attempts=3, pause=0.001)).status_code == 503
-    server.script = [HANG_UP] * 9
-    with pytest.raises(BROKEN):
-        send(server, retries=Retries(attempts=2, pause=0.001))
-    assert len(server.heard) == 5
+    for broken in (HANG_UP, CUT):
+        server.heard.clear()
+        server.script = [broken] * 9
+        with pytest.raises(BROKEN):
+            send(server, retries=Retries(attempts=2, pause=0.001))
+        assert len(server.heard) == 2
 
 
 @libraries
@@ -181,6 +201,74 @@ def test_body_that_cannot_be_read_again_is_sent_once(server, send):
     assert send(server, content=content).status_code == 503
     assert len(server.heard) == 1
     assert server.heard[0][1] is not None
+
+
+def gzipped(status, content, **headers):
+    content = gzip.compress(content)
+    named = {"Content-Encoding": "gzip", "Content-Type": "application/problem+json", **headers}
+    return status, named, content
+
+
+@libraries
+def test_packed_problem_is_understood(server, send):
+    server.script = [gzipped(409, TWIN[2], **{"Retry-After": "0"}), gzipped(422, b'{"a": 1}')]
+    response = send(server)
+
+    assert (response.status_code, response.json(), len(server.heard)) == (422, {"a": 1}, 2)
+
+
+@libraries
+def test_wrongly_packed_problem_is_the_caller_s(server, send):
+    server.script = [(409, {"Content-Encoding": "gzip"}, b"no gzip")]
+
+    with pytest.raises((httpx.DecodingError, requests.exceptions.ContentDecodingError)):
+        send(server)
+    assert len(server.heard) == 1
+
+
+@pytest.mark.parametrize("status", [201, 400, 409, 503])
+def test_answer_of_httpx_lacks_nothing(server, status):
+    server.script = [gzipped(status, b"done")] * 9
+    with httpx.Client(transport=IdempotentTransport(retries=QUICK)) as client:
+        response = client.post(server.url)
+        with client.stream("POST", server.url) as streamed:
+            raw = b"".join(streamed.iter_raw())
+
+    assert (response.content, response.elapsed.total_seconds() > 0) == (b"done", True)
+    assert gzip.decompress(raw) == b"done"
+
+
+@pytest.mark.parametrize("status", [201, 400])
+def test_stream_of_requests_is_left_to_its_reader(server, status):
+    server.script = [status]
+    with requests.Session() as session:
+        session.mount("http://", IdempotentAdapter(retries=QUICK))
+        with session.post(server.url, stream=True) as response:
+            assert response.raw.read() == b"done"
+
+
+def test_stream_without_a_length_is_left_to_its_reader(server):
+    server.script = [(200, {"Content-Length": None, "Connection": "close"}, b"done")]
+    with (
+        httpx.Client(transport=IdempotentTransport(retries=QUICK)) as client,
+        client.stream("POST", server.url) as response,
+    ):
+        assert not isinstance(response.stream, httpx.ByteStream)
+        assert response.read() == b"done"
+
+
+def test_session_may_be_pickled():
+    session = requests.Session()
+    session.mount("http://", IdempotentAdapter(retries=QUICK))
+
+    kept = pickle.loads(pickle.dumps(session))  # noqa: S301 - our own.
+    assert kept.get_adapter("http://a").retries == QUICK
+
+
+def test_what_is_wrong_with_the_request_is_told_at_once():
+    slow = IdempotentTransport(retries=Retries(pause=60, longest=60))
+    with httpx.Client(transport=slow) as client, pytest.raises(httpx.UnsupportedProtocol):
+        client.post("ftp://127.0.0.1/")
 
 
 def test_file_is_read_again_from_where_it_began(server):

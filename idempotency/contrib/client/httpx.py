@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import cast
 
 import httpx
 
 from .retrying import Retries, new_key
+
+BROKEN = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+"""What may have another end the next time."""
+
+LONGEST_READ = 1024 * 1024
+"""Bytes of the longest body that is read before the answer is given to the caller."""
 
 
 class IdempotentTransport(httpx.BaseTransport):
@@ -16,7 +23,7 @@ class IdempotentTransport(httpx.BaseTransport):
 
     For `httpx.Client(transport=IdempotentTransport())`. A request that has a key keeps it, so that
     an intent that outlives its process is still the same. What is sent is repeated if the
-    connection breaks, if the answer allows it (`retry.same_key`, `Retry-After`), and if its body
+    connection breaks, or if the answer allows it (`retry.same_key`, `Retry-After`); and if its body
     can be read again.
     """
 
@@ -27,21 +34,19 @@ class IdempotentTransport(httpx.BaseTransport):
         self.retries = retries or Retries()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        _give_key(self.retries, request)
-        sent = 0
+        sending = _Sending(self.retries, request)
         while True:
-            sent += 1
+            raw = None
             try:
                 response = self.transport.handle_request(request)
-            except httpx.TransportError:
-                pause = _pause(self.retries, request, sent, None)
+                if sending.may_read(response):
+                    raw = _read(response)
+            except BROKEN:
+                pause = sending.pause_after_break()
                 if pause is None:
                     raise
             else:
-                if not _may_be_read(self.retries, request, response):
-                    return response
-                response.read()
-                pause = _pause(self.retries, request, sent, response)
+                pause = sending.pause_after(response, raw)
                 if pause is None:
                     return response
             time.sleep(pause)
@@ -60,21 +65,19 @@ class AsyncIdempotentTransport(httpx.AsyncBaseTransport):
         self.retries = retries or Retries()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        _give_key(self.retries, request)
-        sent = 0
+        sending = _Sending(self.retries, request)
         while True:
-            sent += 1
+            raw = None
             try:
                 response = await self.transport.handle_async_request(request)
-            except httpx.TransportError:
-                pause = _pause(self.retries, request, sent, None)
+                if sending.may_read(response):
+                    raw = await _aread(response)
+            except BROKEN:
+                pause = sending.pause_after_break()
                 if pause is None:
                     raise
             else:
-                if not _may_be_read(self.retries, request, response):
-                    return response
-                await response.aread()
-                pause = _pause(self.retries, request, sent, response)
+                pause = sending.pause_after(response, raw)
                 if pause is None:
                     return response
             await asyncio.sleep(pause)
@@ -83,26 +86,65 @@ class AsyncIdempotentTransport(httpx.AsyncBaseTransport):
         await self.transport.aclose()
 
 
-def _give_key(retries: Retries, request: httpx.Request) -> None:
-    if retries.needs_key(request.method, request.headers):
-        request.headers[retries.header] = new_key()
+class _Sending:
+    """One request, from its first attempt to its last."""
+
+    def __init__(self, retries: Retries, request: httpx.Request) -> None:
+        if retries.needs_key(request.method, request.headers):
+            request.headers[retries.header] = new_key()
+        self.retries = retries
+        # What was given as bytes, text, form or JSON; a generator is at its end once it was sent.
+        is_repeatable = isinstance(request.stream, httpx.ByteStream)
+        self.may_repeat = is_repeatable and retries.header in request.headers
+        self.sent = 0
+
+    def may_read(self, response: httpx.Response) -> bool:
+        """
+        Whether the body is read here, where the request can be sent again if it breaks off.
+
+        That of a stream, which names no length, is left to the caller.
+        """
+        length = response.headers.get("Content-Length", "")
+        is_short = length.isdecimal() and int(length) <= LONGEST_READ
+        return self.may_repeat and (is_short or self.retries.may_ask(response.status_code))
+
+    def pause_after_break(self) -> float | None:
+        """Give the seconds after which to send it again, if no whole answer came, or None."""
+        self.sent += 1
+        return self.retries.pause_after(self.sent, None, {}, b"") if self.may_repeat else None
+
+    def pause_after(self, response: httpx.Response, raw: bytes | None) -> float | None:
+        """Give the seconds after which to send it again because of *response*, or None."""
+        self.sent += 1
+        status, headers = response.status_code, response.headers
+        if raw is None or not self.retries.may_ask(status):
+            return None
+        return self.retries.pause_after(self.sent, status, headers, _decoded(response, raw))
 
 
-def _may_be_read(retries: Retries, request: httpx.Request, response: httpx.Response) -> bool:
-    """Whether the answer may ask for a repetition: any other one is left to its stream."""
-    return retries.header in request.headers and response.status_code >= 400
+def _read(response: httpx.Response) -> bytes:
+    """Take the body from its connection, and leave it in *response* as if it were still to come."""
+    stream = cast(httpx.SyncByteStream, response.stream)
+    try:
+        raw = b"".join(stream)
+    finally:
+        stream.close()
+    response.stream = httpx.ByteStream(raw)
+    return raw
 
 
-def _pause(
-    retries: Retries, request: httpx.Request, sent: int, response: httpx.Response | None
-) -> float | None:
-    if retries.header not in request.headers or not _is_repeatable(request):
-        return None
-    if response is None:
-        return retries.pause_after(sent, None, {}, b"")
-    return retries.pause_after(sent, response.status_code, response.headers, response.content)
+async def _aread(response: httpx.Response) -> bytes:
+    stream = cast(httpx.AsyncByteStream, response.stream)
+    try:
+        raw = b"".join([part async for part in stream])
+    finally:
+        await stream.aclose()
+    response.stream = httpx.ByteStream(raw)
+    return raw
 
 
-def _is_repeatable(request: httpx.Request) -> bool:
-    # What was given as bytes, text, form or JSON; a generator is at its end once it was sent.
-    return isinstance(request.stream, httpx.ByteStream)
+def _decoded(response: httpx.Response, raw: bytes) -> bytes:
+    try:
+        return httpx.Response(200, headers=response.headers, content=raw).content
+    except httpx.DecodingError:  # The caller is told; to us it says nothing.
+        return b""

@@ -11,6 +11,13 @@ from requests.utils import rewind_body
 
 from .retrying import Retries, new_key
 
+BROKEN = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+)
+"""What may have another end the next time."""
+
 
 class IdempotentAdapter(HTTPAdapter):
     """
@@ -18,9 +25,11 @@ class IdempotentAdapter(HTTPAdapter):
 
     For `session.mount("https://", IdempotentAdapter())`. A request that has a key keeps it, so that
     an intent that outlives its process is still the same. What is sent is repeated if the
-    connection breaks, if the answer allows it (`retry.same_key`, `Retry-After`), and if its body
+    connection breaks, or if the answer allows it (`retry.same_key`, `Retry-After`); and if its body
     can be read again.
     """
+
+    __attrs__ = [*HTTPAdapter.__attrs__, "retries"]  # noqa: RUF012 - as its base has it.
 
     def __init__(self, retries: Retries | None = None, **options: Any) -> None:
         self.retries = retries or Retries()
@@ -34,32 +43,41 @@ class IdempotentAdapter(HTTPAdapter):
         sent = 0
         while True:
             sent += 1
-            response = None
             try:
                 response = super().send(request, *args, **kwargs)
-            except (requests.ConnectionError, requests.Timeout):
-                pause = self._pause(request, sent, None)
+                if self._may_read(request, response, is_stream=kwargs.get("stream", False)):
+                    response.content  # noqa: B018 - it may break off, and is kept by being read.
+            except BROKEN:
+                pause = self._pause_after_break(request, sent)
                 if pause is None:
                     raise
             else:
-                pause = self._pause(request, sent, response)
+                pause = self._pause_after(request, sent, response)
                 if pause is None:
                     return response
             time.sleep(pause)
             _rewind(request)
 
-    def _pause(
-        self, request: requests.PreparedRequest, sent: int, response: requests.Response | None
+    def _pause_after_break(self, request: requests.PreparedRequest, sent: int) -> float | None:
+        may_repeat = self._may_repeat(request)
+        return self.retries.pause_after(sent, None, {}, b"") if may_repeat else None
+
+    def _pause_after(
+        self, request: requests.PreparedRequest, sent: int, response: requests.Response
     ) -> float | None:
-        if self.retries.header not in request.headers or not _is_repeatable(request):
+        status = response.status_code
+        if not (self._may_repeat(request) and self.retries.may_ask(status)):
             return None
-        if response is None:
-            return self.retries.pause_after(sent, None, {}, b"")
-        if response.status_code < 400:
-            return None
-        return self.retries.pause_after(
-            sent, response.status_code, response.headers, response.content
-        )
+        return self.retries.pause_after(sent, status, response.headers, response.content)
+
+    def _may_read(
+        self, request: requests.PreparedRequest, response: requests.Response, *, is_stream: bool
+    ) -> bool:
+        is_asking = self.retries.may_ask(response.status_code)
+        return self._may_repeat(request) and (is_asking or not is_stream)
+
+    def _may_repeat(self, request: requests.PreparedRequest) -> bool:
+        return self.retries.header in request.headers and _is_repeatable(request)
 
 
 def _is_repeatable(request: requests.PreparedRequest) -> bool:

@@ -56,6 +56,10 @@ class Retries:
         """Whether a request is to get a key: one that has its own keeps it."""
         return method.upper() in METHODS and self.header not in headers
 
+    def may_ask(self, status: int) -> bool:
+        """Whether an answer with *status* may ask for the same request once more."""
+        return status in SAID | PASSING
+
     def pause_after(
         self, sent: int, status: int | None, headers: Mapping[str, str], body: bytes
     ) -> float | None:
