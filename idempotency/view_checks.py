@@ -7,11 +7,21 @@ from typing import Any
 
 from django.apps.config import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.urls import URLResolver, get_resolver
 
 from .conf import MIDDLEWARE
-from .http.placement import frameworks_of, has_lease, is_settled, opens_transactions
+from .conf import settings as own_settings
+from .http.marks import REPLAYED
+from .http.placement import (
+    frameworks_of,
+    has_lease,
+    is_protecting,
+    is_settled,
+    opens_transactions,
+)
+
+CORS_MIDDLEWARE = "corsheaders.middleware.CorsMiddleware"
 
 
 @register(Tags.urls)
@@ -55,6 +65,38 @@ def check_views_of_the_middleware(
         )
         for name in sorted(names)
     ]
+
+
+@register(Tags.urls)
+def check_headers_of_other_origins(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell of what django-cors-headers keeps from browsers: their retries would be unprotected."""
+    is_asked = CORS_MIDDLEWARE in settings.MIDDLEWARE and getattr(settings, "ROOT_URLCONF", None)
+    if not is_asked or not (MIDDLEWARE in settings.MIDDLEWARE or _is_anything_protected()):
+        return []
+    missing = {
+        "CORS_ALLOW_HEADERS": _unlisted("CORS_ALLOW_HEADERS", [own_settings.HEADER]),
+        "CORS_EXPOSE_HEADERS": _unlisted("CORS_EXPOSE_HEADERS", [REPLAYED, "Retry-After"]),
+    }
+    return [
+        Warning(
+            f"{name} lacks {', '.join(headers)}: scripts of other origins cannot use them.",
+            hint='Add them, as "Call a protected service" in the documentation shows.',
+            id="idempotency.W039",
+        )
+        for name, headers in missing.items()
+        if headers
+    ]
+
+
+def _unlisted(setting: str, wanted: Sequence[str]) -> list[str]:
+    listed = {str(header).lower() for header in getattr(settings, setting, ())}
+    return [] if "*" in listed else [header for header in wanted if header.lower() not in listed]
+
+
+def _is_anything_protected() -> bool:
+    return any(is_protecting(view) for view in _views(get_resolver()))
 
 
 def _name_of(view: Any) -> str:

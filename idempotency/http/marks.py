@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
+REPLAYED = "Idempotent-Replayed"
+"""The header by which an answer says that it is that of an earlier request."""
+
 
 @dataclass(slots=True)
 class Idempotency:

@@ -12,6 +12,7 @@ from .. import exceptions
 from ..conf import settings
 from ..exceptions import IdempotencyError, StoreUnavailable, TransitionConflict
 from .etags import etag_of_conflict
+from .marks import REPLAYED
 
 logger = logging.getLogger("idempotency")
 TYPE = "urn:django-idempotency:problem:"
@@ -118,6 +119,6 @@ def _elsewhere(location: str) -> HttpResponse:
     headers = {
         "Location": location,
         "Cache-Control": "no-store",
-        "Idempotent-Replayed": "true",
+        REPLAYED: "true",
     }
     return HttpResponse(status=303, headers=headers)

@@ -14,6 +14,7 @@ from ..codecs import Verdict
 from ..conf import settings
 from ..exceptions import ReplayUnavailable
 from ..stores.base import Answer
+from .marks import REPLAYED
 
 FREEING = frozenset({401, 403, 407, 408, 409, 413, 415, 423, 425, 429})
 """Statuses after which the same request may succeed, so that it has to be run again."""
@@ -123,7 +124,7 @@ class ResponseCodec:
         del response["Content-Type"]
         for name, value in headers.items():
             response[name] = value
-        response["Idempotent-Replayed"] = "true"
+        response[REPLAYED] = "true"
         return response
 
     def _rendered(self, response: Any) -> Any:

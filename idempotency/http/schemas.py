@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..conf import settings
+from .marks import REPLAYED
 
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -54,7 +55,7 @@ def problem_responses() -> dict[str, Any]:
 def replay_header() -> dict[str, Any]:
     """Give the header that a replay has."""
     return {
-        "Idempotent-Replayed": {
+        REPLAYED: {
             "description": "Present if the answer is that of an earlier request.",
             "schema": {"type": "string", "enum": ["true"]},
         }
