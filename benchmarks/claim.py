@@ -23,9 +23,9 @@ FIRST_GOAL_IN_REDIS = 0.75
 REPLAY_GOAL = 1.8
 WIDTH = 108
 NOTE = (
-    "Ratios are requests per second by those of the bare view: the median of the rounds, and"
-    " between which values half of the rounds lie. Statements are those added to the view's own"
-    " INSERT, without BEGIN and COMMIT; '-' are not sent through Django."
+    "Ratios are requests per second by those of the bare view, of the same framework: the median"
+    " of the rounds, and between which values half of the rounds lie. Statements are those added to"
+    " the view's own INSERT, without BEGIN and COMMIT; '-' are not sent through Django."
 )
 
 
@@ -35,9 +35,11 @@ def main() -> None:
     with prepared(asked.database):
         from .peers import connections
         from .rounds import compete
-        from .urls import ABSENT, CONTENDERS, PEERS
+        from .urls import ABSENT, CONTENDERS, FRAMEWORKS, PEERS
 
         contenders = [*CONTENDERS, *(PEERS if asked.peers else [])]
+        if asked.frameworks:
+            contenders = [CONTENDERS[0], *FRAMEWORKS]
         with connections, Progress(console=console, transient=True) as progress:
             task = progress.add_task("rounds", total=asked.rounds)
             scores = compete(
@@ -52,6 +54,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.claim", description=__doc__)
     parser.add_argument("--requests", type=int, default=40, help="requests in a turn")
     parser.add_argument("--rounds", type=int, default=60, help="turns of each contender")
+    parser.add_argument(
+        "--frameworks", action="store_true", help="compare views of frameworks, bare and protected"
+    )
     parser.add_argument("--peers", action="store_true", help="let other libraries compete")
     parser.add_argument(
         "--database", choices=DATABASES, default=DATABASES[0], help="unless DATABASE_URL is set"

@@ -33,6 +33,7 @@ class Contender:
     is_counted: bool = True  # Whether all its statements go through Django.
     replays: bool = True
     before_replays: Callable[[], None] = lambda: None
+    base: str = "bare view"  # The name of the one that it is compared with.
 
 
 def forget() -> None:
