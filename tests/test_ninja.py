@@ -612,6 +612,8 @@ def test_schema_names_the_header_and_the_problems(api):
         ("Idempotency-Key", "header", False)
     ]
     assert set(said["responses"]) == {201, 400, 409, 422, 503}
+    assert said["responses"][201]["headers"].keys() == {"Idempotent-Replayed"}
+    assert "$ref" in said["responses"][201]["content"]["application/json"]["schema"]
     conflict = said["responses"][409]["content"]
     assert "$ref" in conflict["application/json"]["schema"]
     assert "$ref" not in conflict["application/problem+json"]["schema"]

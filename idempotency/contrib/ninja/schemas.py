@@ -7,7 +7,7 @@ from typing import Any
 from ninja.operation import Operation
 from ninja.params.models import Header
 
-from ...http.schemas import header_parameter, problem_responses
+from ...http.schemas import header_parameter, problem_responses, replay_header
 
 
 def describe(operation: Operation, *, is_required: bool) -> None:
@@ -28,15 +28,13 @@ def _parameters(operation: Operation, is_required: bool) -> list[dict[str, Any]]
 
 
 def _responses(operation: Operation) -> dict[Any, Any]:
-    """Give the problems, beside what the operation itself answers with their statuses."""
+    """Give the problems and the header of a replay, beside what the operation itself answers."""
+    own = {status for status in operation.response_models if isinstance(status, int)}
     said = {str(status) for status in (operation.openapi_extra or {}).get("responses", {})}
-    return {
-        # As a number, like Ninja's own, or the status would stand there twice.
-        int(status): _beside(problem) if int(status) in operation.response_models else problem
-        for status, problem in problem_responses().items()
-        if status not in said
+    added: dict[int, dict[str, Any]] = {
+        status: {"headers": replay_header()} for status in own if 200 <= status < 300
     }
-
-
-def _beside(problem: dict[str, Any]) -> dict[str, Any]:
-    return {"content": problem["content"]}
+    # By numbers, as Ninja itself does: otherwise a status would stand there twice.
+    for status, problem in ((int(text), problem) for text, problem in problem_responses().items()):
+        added[status] = {"content": problem["content"]} if status in own else problem
+    return {status: response for status, response in added.items() if str(status) not in said}
