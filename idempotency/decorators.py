@@ -16,6 +16,7 @@ from .http import Endpoint
 from .http.placement import (
     is_async_dispatch,
     place_of_request,
+    refuse_dispatch_that_authenticates,
     refuse_inner_authentication,
     refuse_lease_in_a_transaction,
 )
@@ -126,6 +127,7 @@ def _protect(view: Any, make_endpoint: Callable[..., Endpoint]) -> Any:
 
         @wraps(view)
         def protected(*args: Any, **kwargs: Any) -> Any:
+            refuse_dispatch_that_authenticates(view, args)
             respond = partial(view, *args, **kwargs)
             if is_async_dispatch(view, args):
                 endpoint.policy.refuse_async()

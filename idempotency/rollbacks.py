@@ -133,8 +133,16 @@ def is_in_transaction(connection: Any) -> bool:
 
 def is_nested(connection: Any) -> bool:
     """Whether the open transaction is within another one, that of Django's TestCase aside."""
-    blocks = [each for each in connection.atomic_blocks if not _is_of_a_test(each)]
-    return len(blocks) > 1
+    return len(_blocks(connection)) > 1
+
+
+def is_open(connection: Any) -> bool:
+    """Whether a transaction is open, that of Django's TestCase aside."""
+    return bool(_blocks(connection))
+
+
+def _blocks(connection: Any) -> list[Any]:
+    return [each for each in connection.atomic_blocks if not _is_of_a_test(each)]
 
 
 def _is_of_a_test(block: Any) -> bool:

@@ -13,13 +13,8 @@ from django.urls import URLResolver, get_resolver
 from .conf import MIDDLEWARE
 from .conf import settings as own_settings
 from .http.marks import REPLAYED
-from .http.placement import (
-    frameworks_of,
-    has_lease,
-    is_protecting,
-    is_settled,
-    opens_transactions,
-)
+from .http.placement import frameworks_of, is_protecting, is_settled, layers, opens_transactions
+from .http.transactions import has_lease
 
 CORS_MIDDLEWARE = "corsheaders.middleware.CorsMiddleware"
 
@@ -92,7 +87,8 @@ def check_headers_of_other_origins(
 
 def _unlisted(setting: str, wanted: Sequence[str]) -> list[str]:
     listed = {str(header).lower() for header in getattr(settings, setting, ())}
-    return [] if "*" in listed else [header for header in wanted if header.lower() not in listed]
+    has_all = "*" in listed and not getattr(settings, "CORS_ALLOW_CREDENTIALS", False)
+    return [] if has_all else [header for header in wanted if header.lower() not in listed]
 
 
 def _is_anything_protected() -> bool:
@@ -100,7 +96,8 @@ def _is_anything_protected() -> bool:
 
 
 def _name_of(view: Any) -> str:
-    kind = getattr(view, "cls", view)
+    *_, innermost = layers(view)
+    kind = next((layer.cls for layer in layers(view) if hasattr(layer, "cls")), innermost)
     return f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__name__)}"
 
 

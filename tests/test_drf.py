@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.db import connection, connections, transaction
-from django.http import Http404, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpResponse, QueryDict, StreamingHttpResponse
 from django.test import Client
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action, authentication_classes, permission_classes
 from rest_framework.generics import CreateAPIView
-from rest_framework.parsers import FileUploadParser
+from rest_framework.parsers import DataAndFiles, FileUploadParser, MultiPartParser
 from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 from rest_framework.test import APIClient, APIRequestFactory, force_authenticate
 from rest_framework.views import APIView
-from rest_framework.viewsets import GenericViewSet
+from rest_framework.viewsets import GenericViewSet, ModelViewSet
 
 from idempotency import StaleObject, idempotent_view, not_idempotent, view_checks
-from idempotency.contrib.drf import IdempotentMixin, exception_handler, idempotent_api_view
+from idempotency.contrib.drf import (
+    ConditionalMixin,
+    IdempotentMixin,
+    VersionedSerializerMixin,
+    exception_handler,
+    idempotent_api_view,
+)
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY
 from tests.models import Effect
@@ -361,10 +371,11 @@ def test_function_takes_effect_once(served):
     ("view", "names", "told"),
     [
         (Effects, ("crate", "pay"), "names crate, and"),
+        (Effects, property(lambda self: ("create",)), "holds names"),
         (Effects, {"post": {}}, "names post, and"),
         (Generic, ("create",), "names create, and"),
         (Plain, ("POST",), "names POST, and"),
-        (Plain, "post", r'\("post",\)'),
+        (Plain, "post", r"holds names"),
     ],
 )
 def test_name_that_is_no_action_is_told_when_the_view_is_made(view, names, told):
@@ -372,6 +383,27 @@ def test_name_that_is_no_action_is_told_when_the_view_is_made(view, names, told)
 
     with pytest.raises((TypeError, ValueError), match=told):
         view.as_view(*routed, idempotent_actions=names)
+
+
+@pytest.mark.parametrize(
+    "bases",
+    [
+        (APIView, IdempotentMixin),
+        (GenericViewSet, IdempotentMixin),
+        (CreateAPIView, ConditionalMixin),
+        (mixins.CreateModelMixin, ConditionalMixin, GenericViewSet),
+        (serializers.ModelSerializer, VersionedSerializerMixin),
+    ],
+)
+def test_mixin_that_would_do_nothing_where_it_stands_is_refused(bases):
+    with pytest.raises(TypeError, match="would do nothing there"):
+        type("Wrong", bases, {})
+
+
+def test_mixins_that_change_nothing_of_each_other_may_stand_anywhere():
+    bases = (mixins.ListModelMixin, IdempotentMixin, mixins.CreateModelMixin, GenericViewSet)
+
+    assert type("Right", bases, {}).as_view({"post": "create"})
 
 
 def test_asynchronous_handlers_are_refused_with_the_way_out():
@@ -835,3 +867,267 @@ def test_views_that_the_middleware_cannot_protect_are_named(served, settings):
 def test_decorator_of_plain_views_is_refused_with_the_way_out():
     with pytest.raises(TypeError, match="IdempotentMixin"):
         idempotent_view(Plain.as_view())
+
+
+# Surprises
+
+
+def test_routed_names_may_be_those_of_any_method(served):
+    class Approving(IdempotentMixin, GenericViewSet):
+        idempotent_actions = ("submit", "cancel")
+
+        def submit(self, request):
+            return Response(effect())
+
+        def cancel(self, request):
+            return Response(effect())
+
+    send = served(Approving.as_view({"post": "submit"}))
+    assert send().content == send().content
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize("named", [None, "approve", lambda self: "called"])
+def test_attribute_called_action_is_the_view_s_own(served, named):
+    class Approving(Base):
+        action = named
+        idempotent_actions = ("post",)
+
+        def post(self, request):
+            return Response(effect())
+
+    send = served(Approving.as_view())
+    assert send().content == send().content
+    assert Effect.objects.count() == 1
+
+
+def test_views_that_one_view_calls_take_effect_once_each(served):
+    class First(Plain):
+        pass
+
+    class Second(Plain):
+        pass
+
+    def both(request):
+        answers = [kind.as_view()(request) for kind in (First, Second)]
+        return HttpResponse(b"".join(answer.content for answer in answers))
+
+    send = served(csrf_exempt(both))
+    first, second = send(), send()
+    assert first.content == second.content
+    assert Effect.objects.count() == 2
+    operations = set(IdempotencyRecord.objects.values_list("operation", flat=True))
+    assert len(operations) == 2
+    assert "POST served" in operations
+
+
+@pytest.mark.parametrize("size", [10, 5_000])
+def test_view_that_reads_the_stream_itself_gets_all_of_a_form(served, settings, size):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000
+
+    class Streaming(Base):
+        idempotent_options = {"fingerprint": lambda request: request.headers["X-Digest"]}
+
+        def post(self, request):
+            return Response({**effect(), "read": len(request._request.read())})
+
+    form = encode_multipart(BOUNDARY, {"file": SimpleUploadedFile("a.bin", b"x" * size)})
+    send = served(Streaming.as_view())
+    options = {"body": form, "content_type": MULTIPART_CONTENT, "headers": {"X-Digest": "a"}}
+    first, second = send(**options), send(**options)
+    assert (first.json()["read"], second.content) == (len(form), first.content)
+
+
+class Claims(BaseAuthentication):
+    def authenticate(self, request):
+        return AnonymousUser(), {"sub": "ada"}
+
+
+def scope_by_claims(request):
+    return f"sub:{request.auth['sub']}"
+
+
+@pytest.mark.parametrize("is_setting", [False, True])
+def test_scope_may_say_who_it_is_where_nobody_else_can(served, settings, is_setting):
+    class Claimed(Plain):
+        authentication_classes = (Claims,)
+        idempotent_options = {} if is_setting else {"scope": scope_by_claims}
+
+    settings.IDEMPOTENCY_SCOPE = f"{__name__}.scope_by_claims" if is_setting else None
+    send = served(Claimed.as_view())
+    assert [send().status_code for _ in range(2)] == [201, 201]
+    assert IdempotencyRecord.objects.get().scope == "sub:ada"
+
+
+class Nested(MultiPartParser):
+    """Reads fields as JSON, as many projects do."""
+
+    def parse(self, *args, **kwargs):
+        parsed = super().parse(*args, **kwargs)
+        data = {name: json.loads(value) for name, value in parsed.data.items()}
+        return DataAndFiles(data, parsed.files)
+
+
+class NestedLists(Nested):
+    def parse(self, *args, **kwargs):
+        parsed = super().parse(*args, **kwargs)
+        data = QueryDict(mutable=True)
+        data.update(parsed.data)
+        return DataAndFiles(data, parsed.files)
+
+
+@pytest.mark.parametrize("parser", [Nested, NestedLists])
+@pytest.mark.parametrize("method", ["post", "put"])
+@pytest.mark.parametrize("most", [100, 100_000])
+def test_parser_of_the_project_is_asked(served, settings, parser, method, most):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = most
+
+    class Parsing(Base):
+        parser_classes = (parser,)
+
+        def post(self, request):
+            return Response({**effect(), "line": request.data["line"]})
+
+        put = post
+
+    def form(count):
+        line = json.dumps({"count": count})
+        file = SimpleUploadedFile("a.bin", b"x" * 500)
+        return encode_multipart(BOUNDARY, {"line": line, "file": file})
+
+    send = served(Parsing.as_view())
+    first, second, other = (
+        send(method=method, body=form(count), content_type=MULTIPART_CONTENT) for count in (1, 1, 2)
+    )
+    assert (first.status_code, first.json()["line"]) == (200, {"count": 1})
+    assert (second.content, other.status_code) == (first.content, 422)
+
+
+def test_handlers_of_an_upload_may_be_chosen_by_the_view(served):
+    class Choosing(Base):
+        def post(self, request):
+            request._request.upload_handlers = [TemporaryFileUploadHandler(request._request)]
+            return Response({**effect(), "file": type(request.data["file"]).__name__})
+
+    form = {"file": SimpleUploadedFile("a.bin", b"x")}
+    send = served(Choosing.as_view())
+    options = {
+        "body": encode_multipart(BOUNDARY, form),
+        "content_type": MULTIPART_CONTENT,
+    }
+    first, second = send(**options), send(**options)
+    assert (first.json()["file"], second.content) == ("TemporaryUploadedFile", first.content)
+
+
+def test_large_body_that_a_permission_has_read_is_a_413(served, settings):
+    class Reading(permissions.BasePermission):
+        def has_permission(self, request, view):
+            return bool(request._request.read(10))
+
+    class Read(Plain):
+        permission_classes = (Reading,)
+
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10
+    answer = served(Read.as_view())(body=b'{"a": "long enough"}')
+    assert (answer.status_code, answer.json()["type"][-14:]) == (413, "body-too-large")
+
+
+class BreaksOff:
+    def read(self, *args):
+        raise OSError("connection reset")
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("content_type", ["application/json", MULTIPART_CONTENT])
+@pytest.mark.parametrize("method", ["post", "put"])
+def test_body_that_does_not_arrive_is_told_as_that(content_type, method):
+    request = getattr(APIRequestFactory(), method)("/", b"x", content_type=content_type)
+    request.META["HTTP_IDEMPOTENCY_KEY"] = KEY
+    request._stream = BreaksOff()
+
+    answer = Plain.as_view()(request)
+
+    assert (answer.status_code, answer.data["type"][-12:]) == (400, "body-invalid")
+    assert not IdempotencyRecord.objects.exists()
+
+
+def test_view_may_take_arguments_of_its_own_only(served):
+    class Strict(Plain):
+        def __init__(self, service=None):
+            super().__init__()
+            made.append(service)
+
+    made = []
+    view = Strict.as_view()
+    assert made == []
+    assert Strict.as_view(**view.initkwargs)
+    assert served(view)().status_code == 201
+
+
+@pytest.mark.parametrize("on_error", ["store", "block"])
+def test_representation_that_cannot_be_is_no_outcome(served, on_error):
+    class Kept(Plain):
+        idempotent_options = {"on_error": on_error, "mode": "lease"}
+
+    send = served(Kept.as_view())
+    assert send(headers={"Accept": "image/png"}).status_code == 406
+    assert send(headers={"Accept": "application/json"}).status_code == 201
+
+
+def test_lines_of_json_have_no_data(served):
+    class Lines(Base):
+        def post(self, request):
+            return HttpResponse(b"{}\n{}\n", content_type="application/x-ndjson")
+
+        def dispatch(self, request, *args, **kwargs):
+            response = super().dispatch(request, *args, **kwargs)
+            assert getattr(response, "data", None) is None
+            return response
+
+    send = served(Lines.as_view())
+    assert [send().status_code for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "decorate",
+    [idempotent_view, method_decorator(idempotent_view)],
+)
+def test_decorator_around_dispatch_is_refused_at_each_request(served, decorate):
+    class Decorated(APIView):
+        authentication_classes = (ByName,)
+
+        @decorate
+        def dispatch(self, request, *args, **kwargs):
+            return super().dispatch(request, *args, **kwargs)
+
+        def post(self, request):
+            return Response(effect())
+
+    send = served(Decorated.as_view())
+    assert [send(headers={"X-Name": name}).status_code for name in ("ada", "bob")] == [500, 500]
+    assert not Effect.objects.exists()
+
+
+def test_middleware_sees_views_through_partial_functions(served, settings):
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "idempotency.middleware.IdempotencyMiddleware"]
+    view = partial(CreateAPIView.as_view(queryset=Effect.objects.all()), kind="x")
+    send = served(csrf_exempt(view))
+    assert send().status_code == 500
+    (found,) = view_checks.check_views_of_the_middleware()
+    assert (found.id, "CreateAPIView" in found.msg) == ("idempotency.E038", True)
+
+    assert served(partial(Plain.as_view(), note="x"))(key=None).status_code != 500
+
+
+def test_set_that_serves_no_unsafe_method_needs_no_protection(served, settings):
+    class Reading(ModelViewSet):
+        queryset = Effect.objects.order_by("pk")
+        serializer_class = EffectSerializer
+        http_method_names = ("get", "head", "options")
+
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "idempotency.middleware.IdempotencyMiddleware"]
+    send = served(Reading.as_view({"get": "list", "post": "create"}))
+    assert send().status_code == 405
+    assert view_checks.check_views_of_the_middleware() == []

@@ -23,7 +23,7 @@ from ..protocol import Run, make_call
 from ..signals import CallEvent, announce
 from ..stores.base import Call
 from ..stores.reaching import Transaction, refuse_broken
-from .marks import is_protected, marked
+from .marks import first_view_of, is_protected, marked
 from .problems import problem_response, status_of
 from .requests import Scope, input_of, key_of, operation_of, request_id_of, scope_of
 from .responses import Final, ResponseCodec
@@ -47,6 +47,7 @@ class _Work(NamedTuple):
     tell: Tell
     codec: ResponseCodec
     run: Run[HttpResponseBase]
+    admit: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,18 +87,24 @@ class Endpoint:
             return problem_response(error)
 
     def answer(
-        self, request: HttpRequest, respond: Respond, tell: Tell = response_for_exception
+        self,
+        request: HttpRequest,
+        respond: Respond,
+        tell: Tell = response_for_exception,
+        admit: Callable[[], object] = lambda: None,
     ) -> HttpResponseBase:
         """
         Do what `serve` does, but raise what it would tell as a problem.
 
-        *tell* gives the answer to an error of the view that is to be kept as its outcome.
+        *tell* gives the answer to an error of the view that is to be kept as its outcome. *admit*
+        is called before the view, and what it raises leaves the key as if there had been no call.
         """
         call = self._call_or_refusal(request)
         if call is None:
+            admit()
             return self.pass_through(respond)
-        work = self._work(request, call, respond, tell)
-        with marked(request, call.key) as mark:
+        work = self._work(request, call, respond, tell)._replace(admit=admit)
+        with marked(request, call.key, self.view_name) as mark:
             outcome = work.run.execute(lambda: self._respond(work))
             mark.replayed = outcome.replayed
         return outcome.result
@@ -122,7 +129,7 @@ class Endpoint:
         if call is None:
             return await respond()
         work = self._work(request, call, respond, tell)
-        with marked(request, call.key) as mark:
+        with marked(request, call.key, self.view_name) as mark:
             outcome = await work.run.aexecute(lambda: self._arespond(work))
             mark.replayed = outcome.replayed
         return outcome.result
@@ -158,6 +165,9 @@ class Endpoint:
             return None
         scope = scope_of(request, self.scope, key)
         operation = operation_of(request, self.view_name)
+        if first_view_of(request) not in ("", self.view_name):
+            # The same address leads to several protected views, each with an effect of its own.
+            operation = f"{operation} {self.view_name}"
         if self.fingerprint is None:
             given = input_of(request, self.ignore)
             return make_call(scope, operation, key, given.fingerprint, given.outline)
@@ -172,6 +182,7 @@ class Endpoint:
         try:
             with ExitStack() as stack:
                 with run.before_effects():
+                    work.admit()
                     for alias in aliases:
                         stack.enter_context(Transaction(alias))
                         transaction.on_commit(partial(committed.add, alias), using=alias)

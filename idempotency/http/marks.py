@@ -19,12 +19,14 @@ class Idempotency:
     key: str
     replayed: bool = False
     is_running: bool = False
+    first_view: str = ""
 
 
 @contextmanager
-def marked(request: HttpRequest, key: str) -> Iterator[Idempotency]:
+def marked(request: HttpRequest, key: str, view_name: str) -> Iterator[Idempotency]:
     """Tell the code around that the request is being protected, so that nobody claims again."""
-    mark = Idempotency(key, is_running=True)
+    first_view = first_view_of(request) or view_name
+    mark = Idempotency(key, is_running=True, first_view=first_view)
     request.idempotency = mark  # type: ignore[attr-defined]
     try:
         yield mark
@@ -36,6 +38,12 @@ def is_protected(request: HttpRequest) -> bool:
     """Whether somebody further out protects *request* already."""
     mark = getattr(request, "idempotency", None)
     return isinstance(mark, Idempotency) and mark.is_running
+
+
+def first_view_of(request: HttpRequest) -> str:
+    """Give the name of the view that was the first to protect *request*; "" if none has yet."""
+    mark = getattr(request, "idempotency", None)
+    return mark.first_view if isinstance(mark, Idempotency) else ""
 
 
 def is_replayed(request: HttpRequest) -> bool:

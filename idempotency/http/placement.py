@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from django.http import HttpRequest
 from django.views import View
 
-from ..exceptions import InvalidBackend
 from ..policy import Policy
-from ..stores import get_store
-from .transactions import atomic_requests, own_transactions_of
+from .transactions import atomic_requests, has_lease, own_transactions_of
 
 _INSIDE = {
     "rest_framework": (
@@ -42,10 +42,19 @@ def refuse_inner_authentication(view: Any) -> None:
 
 def frameworks_of(view: Any) -> set[str]:
     """Give the packages of those frameworks that serve *view* and authenticate inside."""
-    classes = inspect.getmro(getattr(view, "cls", object))
-    modules = {kind.__module__.partition(".")[0] for kind in classes}
-    modules.add(getattr(view, "__module__", "").partition(".")[0])
-    return modules & _INSIDE.keys()
+    found = list(layers(view))
+    for layer in layers(view):
+        found += inspect.getmro(layer if isinstance(layer, type) else getattr(layer, "cls", object))
+    modules = {str(getattr(each, "__module__", "")) for each in found}
+    own = {name for name in modules if not name.startswith("ninja.openapi.")}  # Its documentation.
+    return {name.partition(".")[0] for name in own} & _INSIDE.keys()
+
+
+def layers(view: Any) -> Iterator[Any]:
+    """Give *view*, and what it decorates or partially applies, the outermost first."""
+    while view is not None:
+        yield view
+        view = view.func if isinstance(view, partial) else getattr(view, "__wrapped__", None)
 
 
 def is_settled(view: Any, method: str | None = None) -> bool:
@@ -55,15 +64,22 @@ def is_settled(view: Any, method: str | None = None) -> bool:
     A view of Ninja is settled if its operations are: those for *method*, or all that change data;
     one of Django REST framework also if it has none.
     """
-    if hasattr(view, "idempotent_endpoint") or getattr(view, "not_idempotent", False) is True:
+    if any(_is_marked(layer) for layer in layers(view)):
         return True
     asked = {"POST", "PUT", "PATCH", "DELETE"} if method is None else {method}
-    if hasattr(view, "cls"):
-        handlers = getattr(view, "actions", None) or dir(view.cls)
-        return asked.isdisjoint(name.upper() for name in handlers)
+    of_class = next((layer for layer in layers(view) if hasattr(layer, "cls")), None)
+    if of_class is not None:
+        handlers = {*(getattr(of_class, "actions", None) or dir(of_class.cls))}
+        served = handlers & {*of_class.cls.http_method_names}
+        return asked.isdisjoint(name.upper() for name in served)
     operations = _operations_of(view)
     concerned = [one for one in operations or () if asked & {*one.methods}]
     return operations is not None and all(is_settled(one.view_func) for one in concerned)
+
+
+def _is_marked(layer: Any) -> bool:
+    is_protected = hasattr(layer, "idempotent_endpoint")
+    return is_protected or getattr(layer, "not_idempotent", False) is True
 
 
 def is_protecting(view: Any) -> bool:
@@ -96,24 +112,26 @@ def refuse_lease_in_a_transaction(view: Any, policy: Policy) -> None:
 
 def is_async_dispatch(view: Any, args: tuple[Any, ...]) -> bool:
     """Whether *view* is `dispatch` of an asynchronous class, which gives a coroutine unawaited."""
+    owner = _owner_of(view, args)
+    return isinstance(owner, View) and bool(owner.view_is_async)
+
+
+def refuse_dispatch_that_authenticates(view: Any, args: tuple[Any, ...]) -> None:
+    """Raise `TypeError` if *view* is `dispatch` of a class that finds out inside who calls."""
+    owner = _owner_of(view, args)
+    if owner is not None:
+        refuse_inner_authentication(type(owner))
+
+
+def _owner_of(view: Any, args: tuple[Any, ...]) -> Any:
+    """Give the object whose `dispatch` *view* is, called with *args*; None if it is none."""
     if getattr(view, "__name__", "") != "dispatch":
-        return False
+        return None
     # `method_decorator` gives a partial function of what is bound, maybe below other decorators.
     while hasattr(view, "__wrapped__") and not hasattr(view, "func"):
         view = view.__wrapped__
     bound = getattr(getattr(view, "func", view), "__self__", None)
-    owner = args[0] if bound is None and args else bound
-    return isinstance(owner, View) and bool(owner.view_is_async)
-
-
-def has_lease(policy: Policy) -> bool:
-    """Whether a synchronous call has a lease, as far as the settings tell."""
-    if policy.mode is not None:
-        return policy.mode == "lease"
-    try:
-        return not get_store(policy.store).supports_atomic
-    except InvalidBackend:  # Told by the system checks, and by each request.
-        return False
+    return args[0] if bound is None and args else bound
 
 
 def place_of_request(args: tuple[Any, ...], decorator: str) -> int:

@@ -8,6 +8,12 @@ from typing import Any
 
 from django.db import connections, transaction
 
+from ..exceptions import InvalidBackend
+from ..policy import Policy
+from ..rollbacks import is_open
+from ..stores import get_store
+from ..stores.reaching import Transaction
+
 _MARK = "_non_atomic_requests"
 """Where `transaction.non_atomic_requests` writes, and Django's handler reads; it has no other."""
 
@@ -52,8 +58,46 @@ def atomic_requests(own: Collection[str], *, but: str | None = None) -> list[str
 
 @contextmanager
 def opened(own: Collection[str]) -> Iterator[None]:
-    """Open the transactions that Django would have opened."""
+    """Open the transactions that Django would have opened, and none where one is open already."""
     with ExitStack() as stack:
         for alias in atomic_requests(own):
-            stack.enter_context(transaction.atomic(using=alias))
+            if not is_open(connections[alias]):
+                stack.enter_context(transaction.atomic(using=alias))
         yield
+
+
+@contextmanager
+def joined(own: Collection[str], outermost: str) -> Iterator[None]:
+    """
+    Do what `opened` does, for a claim in *outermost*, whose transaction is committed last.
+
+    Raises: `Unconfirmed` if nobody knows whether a commit arrived.
+    """
+    with ExitStack() as stack:
+        for alias in sorted(atomic_requests(own), key=lambda alias: alias != outermost):
+            if not is_open(connections[alias]):
+                stack.enter_context(Transaction(alias))
+        yield
+
+
+def alias_to_join(policy: Policy, own: Collection[str]) -> str | None:
+    """
+    Give the database whose transaction, which Django would open, a claim may be part of.
+
+    None if there is none, or if the claim has to outlive it: as one with a lease has, and one that
+    blocks its key after an error.
+    """
+    if policy.on_error == "block" or has_lease(policy):
+        return None
+    using: str | None = getattr(get_store(policy.store), "using", None)
+    return using if using in atomic_requests(own) else None
+
+
+def has_lease(policy: Policy) -> bool:
+    """Whether a synchronous call has a lease, as far as the settings tell."""
+    if policy.mode is not None:
+        return policy.mode == "lease"
+    try:
+        return not get_store(policy.store).supports_atomic
+    except InvalidBackend:  # Told by the system checks, and by each request.
+        return False

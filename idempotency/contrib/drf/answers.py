@@ -17,7 +17,10 @@ class Answer(HttpResponse):
         """Give what the body says if it is JSON, else None."""
         if "json" not in self.get("Content-Type", ""):
             return None
-        return json.loads(self.content) if self.content else None
+        try:
+            return json.loads(self.content) if self.content else None
+        except ValueError:  # Of a kind that only sounds like it, such as lines of JSON.
+            return None
 
 
 def with_data(response: HttpResponseBase) -> HttpResponseBase:

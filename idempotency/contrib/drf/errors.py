@@ -12,6 +12,7 @@ from rest_framework.views import set_rollback
 from ...exceptions import IdempotencyError
 from ...http import problem_response
 from .answers import with_data
+from .order import FirstMixin
 
 if TYPE_CHECKING:
     from rest_framework.views import APIView as Base
@@ -19,7 +20,7 @@ else:
     Base = object
 
 
-class ProblemMixin(Base):  # type: ignore[misc]
+class ProblemMixin(FirstMixin, Base):  # type: ignore[misc]
     """Asks the handler of the project about our errors, and tells those that it leaves."""
 
     def handle_exception(self, error: Exception) -> HttpResponseBase:

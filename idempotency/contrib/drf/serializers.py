@@ -11,6 +11,7 @@ from rest_framework.fields import IntegerField
 from ...exceptions import StaleObject
 from ...optimistic import VersionedModel
 from ...optimistic.versions import expected_version, version_field
+from .order import FirstMixin
 
 if TYPE_CHECKING:
     from rest_framework.serializers import ModelSerializer as Base
@@ -18,7 +19,7 @@ else:
     Base = object
 
 
-class VersionedSerializerMixin(Base):  # type: ignore[misc]
+class VersionedSerializerMixin(FirstMixin, Base):  # type: ignore[misc]
     """
     Takes the version of a row out with its values, and in with every change.
 

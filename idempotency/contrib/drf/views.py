@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from dataclasses import replace
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from typing import Any
 
 from django.core.handlers.exception import response_for_exception
-from django.db import connections
 from django.http import HttpRequest, HttpResponseBase, UnreadablePostError
 from rest_framework.exceptions import NotAcceptable
 
 from ...conf import settings
 from ...exceptions import BodyInvalid
-from ...http import Endpoint
-from ...http.endpoint import endpoint_of
+from ...http.bodies import is_streamed, keep_small_body
 from ...http.marks import is_replayed
 from ...http.principals import scope_of_principal
-from ...http.requests import is_heeded, is_unsafe, keep_small_body, meta_name
-from ...http.transactions import OwnTransactions, opened, own_transactions_of
-from .actions import check_names
+from ...http.requests import is_heeded, is_keyed
+from ...http.transactions import OwnTransactions, joined, opened, own_transactions_of
+from ...stores.base import Unconfirmed
+from .actions import Actions, Plan
 from .answers import with_data
-from .errors import ProblemMixin
+from .errors import ProblemMixin, tell
 
 
 class IdempotentMixin(ProblemMixin):
@@ -38,7 +38,7 @@ class IdempotentMixin(ProblemMixin):
     framework has found.
     """
 
-    idempotent_actions: Collection[str] | Mapping[str, Mapping[str, Any]] | None = None
+    idempotent_actions: Actions = None
     """Names of the actions that are protected (of the methods, in views without actions), with
     options of their own if it is a mapping. None protects all that are not safe."""
 
@@ -46,7 +46,7 @@ class IdempotentMixin(ProblemMixin):
     """Options of `idempotent_view` for all of them."""
 
     _unacceptable: NotAcceptable | None = None
-    _own_transactions: Collection[str] = ()
+    _broken: BodyInvalid | None = None
 
     @classmethod
     def as_view(cls, *args: Any, **kwargs: Any) -> Callable[..., HttpResponseBase]:
@@ -55,66 +55,93 @@ class IdempotentMixin(ProblemMixin):
                 f"{cls.__name__} has asynchronous handlers, which IdempotentMixin cannot protect:"
                 " await arun_once in them."
             )
+        view: Any = super().as_view(*args, **kwargs)
         own = OwnTransactions(own_transactions_of(cls.dispatch))
-        view: Any = super().as_view(*args, _own_transactions=own.aliases, **kwargs)
-        shown = cls(**kwargs)
-        routed: Mapping[str, str] = getattr(view, "actions", None) or {}
-        check_names(cls, shown.idempotent_actions, routed)
-        for action in shown.idempotent_actions or [""]:
-            shown._endpoint_of(action)  # Tells of a wrong option here, not at the first request.
+        plan = Plan(
+            cls,
+            kwargs.get("idempotent_actions", cls.idempotent_actions),
+            kwargs.get("idempotent_options", cls.idempotent_options),
+            own.aliases,
+            getattr(view, "actions", None) or {},
+        )
+        plan.check()
 
         @wraps(view)
         def entered(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            method = (request.method or "").lower()
-            if _is_keyed(request) and shown._is_protected(routed.get(method, method)):
-                answer: HttpResponseBase = view(request, *args, **kwargs)
-                return answer
-            with opened(own.aliases):
-                return view(request, *args, **kwargs)  # type: ignore[no-any-return]
+            reset = _entered.set(plan)
+            try:
+                return _within(plan, request, partial(view, request, *args, **kwargs))
+            finally:
+                _entered.reset(reset)
 
         own.mark(entered)
-        entered.idempotent_endpoint = shown._endpoint_of("")  # type: ignore[attr-defined]
+        entered.idempotent_endpoint = plan.endpoint_of("")  # type: ignore[attr-defined]
         return entered
 
+    @cached_property
+    def _plan(self) -> Plan:
+        plan = _entered.get()
+        if plan is not None and plan.view is type(self):
+            return plan
+        actions, options = self.idempotent_actions, self.idempotent_options
+        return Plan(type(self), actions, options, (), getattr(self, "action_map", None) or {})
+
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if _is_keyed(request):
-            with suppress(BodyInvalid):  # Whoever reads it next tells.
+        if self._plan.is_heeded(request):
+            try:
                 keep_small_body(request)  # A permission may read the stream before we do.
+            except BodyInvalid as error:
+                self._broken = error
         return super().initialize_request(request, *args, **kwargs)
 
     def perform_content_negotiation(self, request: Any, force: bool = False) -> Any:
         try:
             return super().perform_content_negotiation(request, force)
         except NotAcceptable as error:
-            if not self._is_heeded(request):
+            if not self._plan.is_heeded(request._request):
                 raise
             # A replay gives the first answer, whatever can be rendered now.
             self._unacceptable = error
             return super().perform_content_negotiation(request, force=True)
 
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        if not self._is_heeded(request):
+        if self._broken is not None:
+            raise self._broken
+        with self._own_transaction(request):
             super().initial(request, *args, **kwargs)
-        else:
-            # What may lock rows or write before it refuses, such as a throttle, comes before the
-            # claim, whose transaction is another one.
-            with opened(self._own_transactions):
-                super().initial(request, *args, **kwargs)
         name = request.method.lower()
         handler = getattr(self, name, None) if name in self.http_method_names else None
         if handler is None:
-            if self._unacceptable is not None:
-                raise self._unacceptable
-        elif self._is_protected(self._action_of(request.method)):
+            self._refuse_unacceptable()
+        elif self._plan.is_protected(self._plan.action_of(name)):
             setattr(self, name, partial(self._once, handler))
+
+    def handle_exception(self, error: Exception) -> HttpResponseBase:
+        with self._own_transaction(self.request):
+            response: HttpResponseBase = super().handle_exception(error)
+        return response
+
+    def _own_transaction(self, request: Any) -> AbstractContextManager[None]:
+        """
+        Open what Django would have opened around all, if the claim cannot be part of that.
+
+        What comes before a claim with a lease is another transaction, and what tells of an error
+        as well: it may lock rows, and it rolls back.
+        """
+        plan, inner = self._plan, request._request
+        is_apart = plan.is_heeded(inner) and plan.alias_to_join(inner) is None
+        return opened(plan.own_transactions) if is_apart else nullcontext()
+
+    def _refuse_unacceptable(self) -> None:
+        if self._unacceptable is not None:
+            raise self._unacceptable
 
     def _once(
         self, handler: Callable[..., Any], request: Any, *args: Any, **kwargs: Any
     ) -> HttpResponseBase:
         inner: HttpRequest = request._request
-        endpoint = self._endpoint_of(self._action_of(request.method))
-        if not _is_keyed(inner):  # Its transactions are open already.
-            endpoint = replace(endpoint, own_transactions=list(connections))
+        endpoint = self._plan.endpoint_of(self._plan.action_of(request.method))
+        if not is_keyed(inner):  # Its transactions are open already.
             return endpoint.answer(inner, partial(handler, request, *args, **kwargs))
 
         def finalized(response: Any) -> Any:
@@ -122,8 +149,6 @@ class IdempotentMixin(ProblemMixin):
             return finalize(request, response, *args, **kwargs)
 
         def respond() -> Any:
-            if self._unacceptable is not None:
-                raise self._unacceptable
             return finalized(handler(request, *args, **kwargs))
 
         def tell_kept(_: HttpRequest, error: Exception) -> Any:
@@ -132,40 +157,44 @@ class IdempotentMixin(ProblemMixin):
             except Exception as uncaught:
                 return response_for_exception(inner, uncaught)
 
-        _parse_parts(request)
-        scope = _scope_of(request)  # Asks also an authentication that is lazy.
-        if scope is not None and endpoint.scope is None and not settings.SCOPE:
-            endpoint = replace(endpoint, scope=lambda _: scope)
-        response = endpoint.answer(inner, respond, tell_kept)
+        if endpoint.fingerprint is None and is_streamed(inner):
+            _parse_parts(request)
+        user = request.user  # Asks also an authentication that is lazy.
+        if endpoint.scope is None and not settings.SCOPE:
+            scope = _scope_of(user, request.auth)
+            endpoint = endpoint if scope is None else replace(endpoint, scope=lambda _: scope)
+        response = endpoint.answer(inner, respond, tell_kept, self._refuse_unacceptable)
         # It is final already, and a replay is to stay as it is.
         self.finalize_response = lambda request, response, *args, **kwargs: response
         return with_data(response) if is_replayed(inner) else response
 
     def is_key_required(self, method: str) -> bool | None:
         """Tell whether a request needs a key; None if its key would not be heeded."""
-        action = self._action_of(method)
-        if not (self._is_protected(action) and is_heeded(method)):
+        action = self._plan.action_of(method)
+        if not (self._plan.is_protected(action) and is_heeded(method)):
             return None
-        return self._endpoint_of(action).required and method in settings.METHODS
+        return self._plan.endpoint_of(action).required and method in settings.METHODS
 
-    def _is_heeded(self, request: Any) -> bool:
-        """Whether the request has a key that counts here."""
-        return _is_keyed(request._request) and self._is_protected(self._action_of(request.method))
 
-    def _action_of(self, method: str) -> str:
-        action: str | None = getattr(self, "action", None)
-        return action or method.lower()
+_entered: ContextVar[Plan | None] = ContextVar("idempotency_plan", default=None)
+"""The plan of the view that is being called."""
 
-    def _is_protected(self, action: str) -> bool:
-        return self.idempotent_actions is None or action in self.idempotent_actions
 
-    def _endpoint_of(self, action: str) -> Endpoint:
-        actions = self.idempotent_actions
-        own = actions.get(action, {}) if isinstance(actions, Mapping) else {}
-        options = {**self.idempotent_options, **own}
-        kind = type(self)
-        name = ".".join(filter(None, [kind.__module__, kind.__qualname__, action]))
-        return endpoint_of(name, own_transactions=self._own_transactions, **options)
+def _within(
+    plan: Plan, request: HttpRequest, respond: Callable[[], HttpResponseBase]
+) -> HttpResponseBase:
+    """Respond in the transactions that Django would have opened, if a claim may be part of them."""
+    if not plan.is_heeded(request):
+        with opened(plan.own_transactions):
+            return respond()
+    alias = plan.alias_to_join(request)
+    if alias is None:
+        return respond()
+    try:
+        with joined(plan.own_transactions, alias):
+            return respond()
+    except Unconfirmed as error:
+        return tell(error)
 
 
 def _parse_parts(request: Any) -> None:
@@ -178,13 +207,8 @@ def _parse_parts(request: Any) -> None:
             raise BodyInvalid("The connection broke before the body had arrived.") from error
 
 
-def _scope_of(request: Any) -> str | None:
+def _scope_of(user: Any, auth: Any) -> str | None:
     """Give who may share keys, as the framework has found; None for nobody in particular."""
-    user = request.user
     if user is not None and user.is_authenticated:
         return scope_of_principal(user)
-    return None if request.auth is None else scope_of_principal(request.auth)
-
-
-def _is_keyed(request: HttpRequest) -> bool:
-    return is_unsafe(request) and meta_name(settings.HEADER) in request.META
+    return None if auth is None else scope_of_principal(auth)
