@@ -44,6 +44,8 @@ class Run(Generic[Result]):
         self.has_worked = False
         self.is_unprotected = False
         self.report = Report(self)
+        self.rest: Callable[[], object] = lambda: None
+        """Called by the thread of the ORM before an asynchronous call waits, or works."""
 
     def execute(self, work: Callable[[], Result]) -> Outcome[Result]:
         """Give the outcome of *work*, which runs unless another call's outcome is known."""
@@ -109,7 +111,7 @@ class Run(Generic[Result]):
         return outcome_of(self._finish(found, work) if isinstance(found, Claim) else found)
 
     async def _aleased(self, work: Callable[[], Awaitable[Result]]) -> Outcome[Result]:
-        found = await finish_in_thread(self._claim_with_lease)
+        found = await finish_in_thread(self._claim_and_rest)
         if not isinstance(found, Claim):
             return outcome_of(found)
         self.report.claimed(found)
@@ -125,6 +127,12 @@ class Run(Generic[Result]):
 
     def _claim_with_lease(self) -> Found[Result]:
         return self.claiming.peek() or self.claiming.claim(self.claiming.lease)
+
+    def _claim_and_rest(self) -> Found[Result]:
+        try:
+            return self._claim_with_lease()
+        finally:
+            self.rest()
 
     def _finish(self, claim: Claim, work: Callable[[], Result]) -> Finished[Result]:
         """Run the work, and settle in the transaction of its effects or, if undone, after it."""

@@ -13,7 +13,14 @@ from django.urls import URLResolver, get_resolver
 from .conf import MIDDLEWARE
 from .conf import settings as own_settings
 from .http.marks import REPLAYED
-from .http.placement import frameworks_of, is_protecting, is_settled, layers, opens_transactions
+from .http.placement import (
+    frameworks_of,
+    is_protecting,
+    is_settled,
+    layers,
+    opens_transactions,
+    operations_of,
+)
 from .http.transactions import has_lease
 
 CORS_MIDDLEWARE = "corsheaders.middleware.CorsMiddleware"
@@ -29,9 +36,10 @@ def check_protected_methods(
     names = {name for view in _views(get_resolver()) for name in _wrapped_methods(view)}
     return [
         Error(
-            f"{name} has a lease, and ATOMIC_REQUESTS opens a transaction around its class: each"
-            " request would be refused.",
-            hint='Decorate the class: @method_decorator(idempotent_view, name="dispatch").',
+            f"{name} has a lease, and ATOMIC_REQUESTS opens a transaction around it: each request"
+            " would be refused.",
+            hint='Decorate the class: @method_decorator(idempotent_view, name="dispatch"). An'
+            " operation of Django Ninja can have no lease there.",
             id="idempotency.E036",
         )
         for name in sorted(names)
@@ -110,8 +118,14 @@ def _views(resolver: URLResolver) -> Iterator[Any]:
 
 
 def _wrapped_methods(view: Any) -> Iterator[str]:
+    if not opens_transactions(view):
+        return
+    for operation in operations_of(view) or ():
+        endpoint = getattr(operation.view_func, "idempotent_endpoint", None)
+        if endpoint is not None and has_lease(endpoint.policy):
+            yield endpoint.view_name
     kind = getattr(view, "view_class", None)
-    if kind is None or not opens_transactions(view):
+    if kind is None:
         return
     for name in kind.http_method_names:
         endpoint = getattr(getattr(kind, name, None), "idempotent_endpoint", None)

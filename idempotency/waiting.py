@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -38,7 +39,8 @@ class Pauses:
 
 async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Await *coroutine*; if the caller is cancelled meanwhile, let it end before that is told."""
-    task = asyncio.ensure_future(coroutine)
+    context = copy_context()
+    task = asyncio.get_running_loop().create_task(coroutine, context=context)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -46,6 +48,15 @@ async def to_its_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
         if not task.cancelled() and task.exception() is not None:
             logger.error("A call failed after its caller had left.", exc_info=task.exception())
         raise
+    finally:
+        _take_over(context)
+
+
+def _take_over(context: Context) -> None:
+    """Have here what was set there, as if it had been awaited directly: a language, for one."""
+    for variable, value in context.items():
+        if variable.get(None) is not value:
+            variable.set(value)
 
 
 async def finish_in_thread(step: Callable[[], Result]) -> Result:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import anyio
 import httpx
 import pytest
 import requests
@@ -155,9 +156,56 @@ def test_safe_methods_get_none_and_are_sent_once(server, send):
 
 
 @libraries
+@pytest.mark.parametrize("file", [b"data", io.BytesIO(b"data")])
+def test_form_with_a_file_is_sent_again(server, send, file):
+    server.script = [HANG_UP, 503]
+
+    assert send(server, files={"a": ("n", file)}).status_code == 201
+    assert len(server.heard) == 3
+    assert len(set(server.heard)) == 1
+    assert b"data" in server.heard[0][2]
+
+
+def test_file_of_httpx_is_sent_again(server):
+    server.script = [503]
+
+    assert by_httpx(server, content=io.BytesIO(b"once")).status_code == 201
+    assert [body for *_, body in server.heard] == [b"once"] * 2
+
+
+def test_trio_is_served_as_well(server):
+    async def send():
+        async with httpx.AsyncClient(transport=AsyncIdempotentTransport(retries=QUICK)) as client:
+            return await client.post(server.url)
+
+    server.script = [503, HANG_UP]
+    assert anyio.run(send, backend="trio").status_code == 201
+    assert len(server.heard) == 3
+
+
+@libraries
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (503, {"Retry-After": f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"}, b""),
+        (503, {"Retry-After": f"Mon, 01 Jan 2001 00:00:00 +{'9' * 20}"}, b""),
+        (503, {"Content-Type": "application/problem+json"}, b"[" * 200_000),
+        (503, {"Content-Encoding": "gzip"}, b"no gzip"),
+    ],
+)
+def test_odd_answer_is_taken_for_one_that_says_nothing(server, send, odd):
+    server.script = [odd]
+
+    assert send(server).status_code == 201
+    assert len(server.heard) == 2
+
+
+@libraries
 @pytest.mark.parametrize(
     "answer",
     [
+        problem(502, False),
+        problem(504, False),
         problem(409, False),
         problem(422, False),
         problem(503, False),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 
 import pytest
 from asgiref.sync import iscoroutinefunction
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient
 from django.urls import path
@@ -17,11 +21,13 @@ from ninja.decorators import decorate_view
 from ninja.errors import HttpError
 from ninja.pagination import paginate
 from ninja.security import HttpBearer
+from ninja.streaming import JSONL
 from ninja.testing import TestClient
 from ninja.throttling import BaseThrottle
 
 from idempotency import StaleObject, not_idempotent, view_checks
 from idempotency.contrib.ninja import add_exception_handlers, idempotent_operation
+from idempotency.contrib.ninja.operations import _Guard
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, run_async
 from tests.models import Effect
@@ -597,6 +603,119 @@ def test_errors_of_this_app_are_told_wherever_they_are_raised(api, serve):
 
     response = serve()()
     assert (response.status_code, response.json()["type"][-12:]) == (409, "stale-object")
+
+
+def test_operation_that_streams_is_refused(api):
+    with pytest.raises(TypeError, match="streams its answer"):
+
+        @api.post("/orders", response=JSONL[Order])
+        @idempotent_operation
+        def create(request):
+            return iter([{"name": "a"}])
+
+
+@committing
+def test_two_first_requests_at_once_protect_the_operation_once(api, serve, monkeypatch):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request):
+        return effect()
+
+    barrier, around = threading.Barrier(2, timeout=30), _Guard._around
+
+    def late(self, operation, view):
+        barrier.wait()
+        return around(self, operation, view)
+
+    monkeypatch.setattr(_Guard, "_around", late)
+    send, answers = serve(), []
+
+    def post(name):
+        answers.append(send(as_=name))
+        connections.close_all()
+
+    threads = [threading.Thread(target=post, args=[name]) for name in ("ada", "bob")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert {one.status_code for one in answers} <= {200, 409}
+    assert send().status_code == 200
+    assert Effect.objects.count() == 1
+
+
+def test_decorator_of_the_api_may_run_the_function_in_another_thread(api, serve):
+    def elsewhere(function):
+        @wraps(function)
+        def decorated(request, **kwargs):
+            with ThreadPoolExecutor(1) as threads:
+                return threads.submit(function, request, **kwargs).result()
+
+        return decorated
+
+    api.add_decorator(elsewhere)
+
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request, order: Order):
+        return {"name": order.name}
+
+    send = serve()
+    assert send().json() == {"name": "e"}
+    assert send()["Idempotent-Replayed"] == "true"
+
+
+@pytest.mark.parametrize(
+    ("who", "scope"),
+    [
+        (uuid.UUID(int=1), "auth:"),
+        (7, "auth:"),
+        (True, "anonymous"),
+        (AnonymousUser(), "anonymous"),
+    ],
+)
+def test_principal_may_be_of_any_kind_that_tells_callers_apart(api, serve, who, scope):
+    @api.post("/orders", auth=lambda request: who)
+    @idempotent_operation
+    def create(request):
+        return effect()
+
+    send = serve()
+    assert [send().status_code for _ in range(2)] == [200, 200]
+    assert IdempotencyRecord.objects.get().scope.startswith(scope)
+
+
+def test_callable_may_be_no_function(api, serve):
+    class Creating:
+        __name__ = "create"
+
+        def __call__(self, request, order: Order):
+            return effect(order.name)
+
+    api.post("/orders")(idempotent_operation(Creating()))
+
+    send = serve()
+    assert send().content == send().content
+    assert Effect.objects.count() == 1
+
+
+def test_return_annotation_is_not_asked_for(api):
+    @api.post("/orders")
+    @idempotent_operation
+    def create(request) -> json.Missing:
+        return None
+
+
+def test_lease_inside_of_the_transaction_of_a_request_is_told(api, serve, atomic_requests):
+    @api.post("/orders")
+    @idempotent_operation(mode="lease")
+    def create(request):
+        return effect()
+
+    serve()
+    (found,) = view_checks.check_protected_methods()
+    assert (found.id, "create has a lease" in found.msg) == ("idempotency.E036", True)
 
 
 def test_schema_names_the_header_and_the_problems(api):

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextvars import ContextVar
+
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
-from django.db import connections
+from django.db import connection, connections
 from django.http import HttpResponse, JsonResponse
+from django.test import AsyncClient, Client
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.test.utils import CaptureQueriesContext
 from django.urls import path
-from django.utils.decorators import method_decorator
+from django.utils import translation
+from django.utils.decorators import async_only_middleware, method_decorator
 from django.views import View
 from ninja import NinjaAPI
 
 from idempotency import current_claim, idempotent_view, run_once, view_checks
 from idempotency.contrib.ninja import idempotent_operation
 from idempotency.models import IdempotencyRecord
-from tests.conftest import KEY
+from tests.conftest import KEY, run_async
 from tests.models import Effect
 
 pytestmark = pytest.mark.django_db
@@ -171,3 +178,102 @@ def test_records_are_read_where_they_are_written(served, settings, mode):
     assert ran == [False, True]
     assert asked.captured_queries == []
     assert IdempotencyRecord.objects.using("default").count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+class TestAsync:
+    def test_language_and_context_that_a_view_sets_reach_what_is_around(self, served, settings):
+        settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.looking"]
+
+        @idempotent_view
+        async def view(request):
+            told.set("in the view")
+            translation.activate("de")
+            return HttpResponse()
+
+        served(view)
+        headers = {"Idempotency-Key": KEY}
+        response = run_async(AsyncClient().post("/served/", headers=headers))
+
+        assert response["X-Seen"] == "in the view, de"
+
+    @pytest.mark.parametrize("of_middleware", [False, True])
+    def test_no_connection_is_held_while_a_view_works_or_waits(
+        self, served, settings, of_middleware
+    ):
+        if of_middleware:
+            settings.MIDDLEWARE = [*settings.MIDDLEWARE, view_checks.MIDDLEWARE]
+        seen = []
+
+        async def work(request):
+            seen.append(await sync_to_async(is_connected)())
+            begun.set()
+            await done.wait()
+            return HttpResponse("done")
+
+        async def twins():
+            headers = {"Idempotency-Key": KEY}
+            posts = [
+                asyncio.create_task(AsyncClient().post("/served/", headers=headers))
+                for _ in range(2)
+            ]
+            await begun.wait()
+            for _ in range(20):
+                await asyncio.sleep(0.02)
+                seen.append(await sync_to_async(is_connected)())
+            done.set()
+            return await asyncio.gather(*posts)
+
+        begun, done = asyncio.Event(), asyncio.Event()
+        served(work if of_middleware else idempotent_view(wait=20)(work))
+        answers = run_async(twins())
+
+        assert {answer.status_code for answer in answers} <= {200, 409}
+        assert seen == [False] * 21
+
+
+told = ContextVar("told", default="")
+
+
+def is_connected():
+    return connection.connection is not None
+
+
+def looking(get_response):
+    async def look(request):
+        response = await get_response(request)
+        response["X-Seen"] = f"{told.get()}, {translation.get_language()}"
+        return response
+
+    return look
+
+
+looking = async_only_middleware(looking)
+
+
+def test_empty_form_is_one_even_if_something_has_read_it(served):
+    send = served(effect, client=Client(enforce_csrf_checks=True))
+    send.client.cookies["csrftoken"] = "a" * 32
+    border = "----WebKitFormBoundaryabc"
+    options = {
+        "body": f"--{border}--\r\n".encode(),
+        "content_type": f"multipart/form-data; boundary={border}",
+        "headers": {"X-CSRFToken": "a" * 32},
+    }
+
+    assert [send(**options).status_code for _ in range(2)] == [201, 201]
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_form_is_compared_whichever_method_sends_it(served, settings, method):
+    def form(name):
+        return encode_multipart(BOUNDARY, {"name": name})
+
+    send = served(effect)
+    options = {"method": method, "content_type": MULTIPART_CONTENT}
+    bodies = [form("a"), form("a"), form("b")]
+    assert [send(body=body, **options).status_code for body in bodies] == [201, 201, 422]
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10
+    assert send(key=f"{KEY}2", body=form("a"), **options).status_code == 413
+    assert Effect.objects.count() == 1

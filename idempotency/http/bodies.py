@@ -73,6 +73,8 @@ def _parts(request: HttpRequest) -> Iterator[Part]:
     except (MultiPartParserError, SuspiciousOperation) as error:
         raise BodyInvalid(f"The multipart body cannot be read: {error}") from error
     if not fields and not files and not _is_empty_multipart(request):
+        if request.method != "POST" and is_streamed(request):
+            raise BodyTooLarge  # Django reads no other form as a stream.
         raise BodyInvalid(
             "The multipart body has no parts, or something read it before (mind the order of the"
             " middleware)."
@@ -137,7 +139,9 @@ def _is_empty_multipart(request: HttpRequest) -> bool:
     try:
         return not request.body or _EMPTY_MULTIPART.fullmatch(request.body) is not None
     except (RawPostDataException, RequestDataTooBig):
-        return length_of(request) == 0
+        # Nothing but the last border has room in so few bytes.
+        boundary = (request.content_params or {}).get("boundary", "")
+        return length_of(request) <= len(boundary) + len("----\r\n\r\n")
 
 
 def length_of(request: HttpRequest) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
-from django.db import connections, transaction
+from django.db import close_old_connections, connections, transaction
 from django.http import HttpRequest, HttpResponseBase
 
 from ..claims import current_claim
@@ -129,6 +129,7 @@ class Endpoint:
         if call is None:
             return await respond()
         work = self._work(request, call, respond, tell)
+        work.run.rest = close_old_connections
         with marked(request, call.key, self.view_name) as mark:
             outcome = await work.run.aexecute(lambda: self._arespond(work))
             mark.replayed = outcome.replayed

@@ -72,7 +72,7 @@ def is_settled(view: Any, method: str | None = None) -> bool:
         handlers = {*(getattr(of_class, "actions", None) or dir(of_class.cls))}
         served = handlers & {*of_class.cls.http_method_names}
         return asked.isdisjoint(name.upper() for name in served)
-    operations = _operations_of(view)
+    operations = operations_of(view)
     concerned = [one for one in operations or () if asked & {*one.methods}]
     return operations is not None and all(is_settled(one.view_func) for one in concerned)
 
@@ -86,11 +86,11 @@ def is_protecting(view: Any) -> bool:
     """Whether *view*, one of its methods, or one of its operations takes keys."""
     kind = getattr(view, "view_class", None)
     methods = [getattr(kind, name, None) for name in kind.http_method_names] if kind else []
-    operations = [one.view_func for one in _operations_of(view) or ()]
+    operations = [one.view_func for one in operations_of(view) or ()]
     return any(hasattr(one, "idempotent_endpoint") for one in (view, *methods, *operations))
 
 
-def _operations_of(view: Any) -> list[Any] | None:
+def operations_of(view: Any) -> list[Any] | None:
     """Give the operations of a view of Ninja, which has them in a variable of its maker."""
     if getattr(view, "__module__", "") != "ninja.operation":
         return None

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any, cast
+from uuid import UUID
 
 from django.conf import settings
 from django.db.models import Model
+
+
+def is_anybody(principal: Any) -> bool:
+    """Whether *principal* names nobody: there is none, or only that the caller was let in."""
+    return principal in (None, True) or getattr(principal, "is_authenticated", True) is False
 
 
 def scope_of_principal(principal: Any) -> str:
@@ -20,7 +26,7 @@ def scope_of_principal(principal: Any) -> str:
         # Where the app of Django for users is not installed, this names none.
         is_user = label == settings.AUTH_USER_MODEL
         return f"user:{principal.pk}" if is_user else f"{label.lower()}:{principal.pk}"
-    if isinstance(principal, str | bytes | int) and not isinstance(principal, bool):
+    if isinstance(principal, str | bytes | int | UUID) and not isinstance(principal, bool):
         # It may be the secret itself.
         told = f"{type(principal).__name__} {principal!r}"
         return f"auth:{hashlib.sha256(told.encode()).hexdigest()[:32]}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import AsyncIterable, Iterable
 from typing import cast
 
+import anyio
 import httpx
 
 from .retrying import Retries, new_key
@@ -14,7 +15,7 @@ BROKEN = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError,
 """What may have another end the next time."""
 
 LONGEST_READ = 1024 * 1024
-"""Bytes of the longest body that is read before the answer is given to the caller."""
+"""Bytes of the longest body that is read at once, before it is sent or given to the caller."""
 
 
 class IdempotentTransport(httpx.BaseTransport):
@@ -34,6 +35,8 @@ class IdempotentTransport(httpx.BaseTransport):
         self.retries = retries or Retries()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if _is_short_form(request, Iterable):
+            request.read()
         sending = _Sending(self.retries, request)
         while True:
             raw = None
@@ -65,6 +68,8 @@ class AsyncIdempotentTransport(httpx.AsyncBaseTransport):
         self.retries = retries or Retries()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if _is_short_form(request, AsyncIterable):
+            await request.aread()
         sending = _Sending(self.retries, request)
         while True:
             raw = None
@@ -80,7 +85,7 @@ class AsyncIdempotentTransport(httpx.AsyncBaseTransport):
                 pause = sending.pause_after(response, raw)
                 if pause is None:
                     return response
-            await asyncio.sleep(pause)
+            await anyio.sleep(pause)
 
     async def aclose(self) -> None:
         await self.transport.aclose()
@@ -104,8 +109,7 @@ class _Sending:
 
         That of a stream, which names no length, is left to the caller.
         """
-        length = response.headers.get("Content-Length", "")
-        is_short = length.isdecimal() and int(length) <= LONGEST_READ
+        is_short = _is_short(response.headers)
         return self.may_repeat and (is_short or self.retries.may_ask(response.status_code))
 
     def pause_after_break(self) -> float | None:
@@ -120,6 +124,17 @@ class _Sending:
         if raw is None or not self.retries.may_ask(status):
             return None
         return self.retries.pause_after(self.sent, status, headers, _decoded(response, raw))
+
+
+def _is_short(headers: httpx.Headers) -> bool:
+    length = headers.get("Content-Length", "")
+    return length.isdecimal() and int(length) <= LONGEST_READ
+
+
+def _is_short_form(request: httpx.Request, readable: type[object]) -> bool:
+    """Whether the body is in parts that are to be put together, so that it can be sent again."""
+    is_whole = isinstance(request.stream, httpx.ByteStream)
+    return not is_whole and isinstance(request.stream, readable) and _is_short(request.headers)
 
 
 def _read(response: httpx.Response) -> bytes:

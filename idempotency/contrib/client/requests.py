@@ -47,6 +47,11 @@ class IdempotentAdapter(HTTPAdapter):
                 response = super().send(request, *args, **kwargs)
                 if self._may_read(request, response, is_stream=kwargs.get("stream", False)):
                     response.content  # noqa: B018 - it may break off, and is kept by being read.
+            except requests.exceptions.ContentDecodingError:
+                status, headers = response.status_code, response.headers
+                pause = self.retries.pause_after(sent, status, headers, b"")
+                if pause is None:
+                    raise
             except BROKEN:
                 pause = self._pause_after_break(request, sent)
                 if pause is None:

@@ -20,7 +20,7 @@ METHODS = frozenset({"POST", "PATCH", "PUT", "DELETE"})
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may succeed, if the answer says nothing else."""
 
-SAID = frozenset({409, 422, 429, 503})
+SAID = frozenset({409, 422, 429, 502, 503, 504})
 """Statuses whose problem details may say whether to repeat the request."""
 
 
@@ -95,7 +95,7 @@ def _retry_member(headers: Mapping[str, str], body: bytes) -> Any:
         return None
     try:
         problem = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return problem.get("retry") if isinstance(problem, dict) else None
 
@@ -108,7 +108,7 @@ def _retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())

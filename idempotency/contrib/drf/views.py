@@ -17,7 +17,7 @@ from ...conf import settings
 from ...exceptions import BodyInvalid
 from ...http.bodies import is_streamed, keep_small_body
 from ...http.marks import is_replayed
-from ...http.principals import scope_of_principal
+from ...http.principals import is_anybody, scope_of_principal
 from ...http.requests import is_heeded, is_keyed
 from ...http.transactions import OwnTransactions, joined, opened, own_transactions_of
 from ...stores.base import Unconfirmed
@@ -211,4 +211,4 @@ def _scope_of(user: Any, auth: Any) -> str | None:
     """Give who may share keys, as the framework has found; None for nobody in particular."""
     if user is not None and user.is_authenticated:
         return scope_of_principal(user)
-    return None if auth is None else scope_of_principal(auth)
+    return None if is_anybody(auth) else scope_of_principal(auth)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar, overload
@@ -21,7 +20,7 @@ from ...conf import settings
 from ...exceptions import IdempotencyError
 from ...http import Endpoint
 from ...http.endpoint import endpoint_of
-from ...http.principals import scope_of_principal
+from ...http.principals import is_anybody, scope_of_principal
 from ...http.requests import meta_name
 from .answers import kept_answer, response_of, told
 from .schemas import describe
@@ -31,8 +30,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 RESPONSE = "idempotency_response"
 """The argument by which an operation gets the response that Ninja prepares."""
 
-_is_guarded: ContextVar[bool] = ContextVar("idempotency_is_guarded", default=False)
-"""Whether the function is run by its operation, which protects it."""
+_GUARDED = "idempotent_operation"
+"""The attribute of a request whose operation is run by what protects it, in whichever thread."""
 
 
 @overload
@@ -76,7 +75,7 @@ def _protected(view: Any, options: dict[str, Any]) -> Any:
 
     @wraps(view)
     def protected(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(request, HttpRequest) and not _is_guarded.get():
+        if isinstance(request, HttpRequest) and not getattr(request, _GUARDED, False):
             raise TypeError(
                 f"{guard.endpoint.view_name} was called by something that hides it from Ninja, such"
                 " as a decorator without functools.wraps: it would not be protected. Nothing was"
@@ -100,6 +99,8 @@ def _join(protected: Any, endpoint: Endpoint, operation: Operation) -> None:
             " a replay in place of a result. Put it below, where its work is part of what takes"
             " effect once, or, if it handles responses, into decorate_view(…)."
         )
+    if getattr(operation, "stream_format", None) is not None:
+        raise TypeError(f"{endpoint.view_name} streams its answer, which cannot be protected.")
     describe(operation, is_required=endpoint.required)
 
 
@@ -107,7 +108,8 @@ class _Guard:
     """What one protected function needs at each call."""
 
     def __init__(self, view: Any, options: dict[str, Any]) -> None:
-        self.endpoint = endpoint_of(f"{view.__module__}.{view.__qualname__}", **options)
+        name = getattr(view, "__qualname__", "") or getattr(view, "__name__", "operation")
+        self.endpoint = endpoint_of(f"{view.__module__}.{name}", **options)
         self.of_principals = replace(self.endpoint, scope=_scope_of)
         self.signature, self.name = _with_response(view)
         self.is_own = self.name != RESPONSE
@@ -129,8 +131,9 @@ class _Guard:
 
         @wraps(run)
         def surrounded(request: HttpRequest, **kwargs: Any) -> Any:
-            if getattr(operation.view_func, "idempotent_guard", None) is not self:
-                operation.view_func = self._around(operation)
+            view = operation.view_func  # Read once: another thread may replace it meanwhile.
+            if getattr(view, "idempotent_guard", None) is not self:
+                operation.view_func = self._around(operation, view)
             _read_headers(request, self.endpoint)
             return run(request, **kwargs)
 
@@ -138,9 +141,8 @@ class _Guard:
             markcoroutinefunction(surrounded)
         return surrounded
 
-    def _around(self, operation: Operation) -> Any:
+    def _around(self, operation: Operation, view: Any) -> Any:
         run = partial(self._arun if operation.is_async else self._run, operation)
-        view = operation.view_func
 
         @wraps(view)
         def once(request: HttpRequest, **kwargs: Any) -> Any:
@@ -154,7 +156,7 @@ class _Guard:
         self, operation: Operation, request: HttpRequest, prepared: Any, view: Callable[[], Any]
     ) -> HttpResponseBase:
         def respond() -> HttpResponseBase:
-            with _guarded():
+            with _guarded(request):
                 return response_of(operation, request, view(), prepared)
 
         tell = partial(kept_answer, operation)
@@ -167,7 +169,7 @@ class _Guard:
         self, operation: Operation, request: HttpRequest, prepared: Any, view: Callable[[], Any]
     ) -> HttpResponseBase:
         async def respond() -> HttpResponseBase:
-            with _guarded():
+            with _guarded(request):
                 return response_of(operation, request, await view(), prepared)
 
         tell = partial(kept_answer, operation)
@@ -178,20 +180,17 @@ class _Guard:
 
     def _endpoint(self, request: HttpRequest) -> Endpoint:
         is_named = self.endpoint.scope is not None or settings.SCOPE
-        return (
-            self.endpoint
-            if is_named or getattr(request, "auth", None) is None
-            else self.of_principals
-        )
+        is_nobody = is_anybody(getattr(request, "auth", None))
+        return self.endpoint if is_named or is_nobody else self.of_principals
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
-    reset = _is_guarded.set(True)
+def _guarded(request: HttpRequest) -> Iterator[None]:
+    setattr(request, _GUARDED, True)
     try:
         yield
     finally:
-        _is_guarded.reset(reset)
+        setattr(request, _GUARDED, False)
 
 
 def _scope_of(request: HttpRequest) -> str:
@@ -210,7 +209,7 @@ def _with_response(view: Any) -> tuple[inspect.Signature, str]:
     try:
         # Read where the function is: Ninja would look the names up where its wrapper is.
         signature = inspect.signature(view, eval_str=True)
-    except NameError:  # Of a name that only type checkers import.
+    except (NameError, AttributeError, TypeError):  # Of what only type checkers know.
         signature = get_typed_signature(view)
     for name, parameter in signature.parameters.items():
         if parameter.annotation is HttpResponse:
