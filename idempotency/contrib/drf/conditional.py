@@ -18,8 +18,7 @@ class ConditionalMixin(ProblemMixin):
     """
     Let clients change only the version of a row that they have seen.
 
-    Name it before the class of the framework, and behind `IdempotentMixin`, so that a retry gets
-    its first answer and not 412. `get_object()` asks `If-Match`; answers about one row have its
+    Name it before the class of the framework. `get_object()` asks `If-Match`; answers about one row have its
     `ETag`. A change that came in between is told by 412 as well.
     """
 
