@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from functools import partial
@@ -1032,12 +1033,9 @@ def test_large_body_that_a_permission_has_read_is_a_413(served, settings):
     assert (answer.status_code, answer.json()["type"][-14:]) == (413, "body-too-large")
 
 
-class BreaksOff:
+class BreaksOff(io.RawIOBase):
     def read(self, *args):
         raise OSError("connection reset")
-
-    def close(self):
-        pass
 
 
 @pytest.mark.parametrize("content_type", ["application/json", MULTIPART_CONTENT])

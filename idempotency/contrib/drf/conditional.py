@@ -18,8 +18,8 @@ class ConditionalMixin(ProblemMixin):
     """
     Let clients change only the version of a row that they have seen.
 
-    Name it before the class of the framework. `get_object()` asks `If-Match`; answers about one row have its
-    `ETag`. A change that came in between is told by 412 as well.
+    Name it before the class of the framework. `get_object()` asks `If-Match`; answers about one row
+    have its `ETag`. A change that came in between is told by 412 as well.
     """
 
     if_match_required = True
