@@ -542,7 +542,7 @@ def test_tasks_of_one_loop_do_not_enter_the_lock_that_their_parent_holds(alias, 
 
 
 def test_distinct_names_never_interact(alias):
-    for number in range(200):
+    for number in range(100):
         with lock(f"one:{number}", backend=alias), lock(f"two:{number}", backend=alias):
             pass
 

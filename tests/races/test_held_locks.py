@@ -213,12 +213,12 @@ def test_child_of_a_fork_neither_renews_nor_releases_what_its_parent_holds(alias
 def test_200_locks_are_kept_while_their_process_is_busy(alias):
     """One thread renews them all, against three that compute."""
     # An advisory lock has a connection, and needs a sign of life on it.
-    count, lease = (50, 4.0) if alias.startswith("postgres") else (200, 2.0)
+    count, lease = (50, 3.0) if alias.startswith("postgres") else (200, 2.0)
     with ExitStack() as locks:
         names = [f"busy:{uuid.uuid4()}" for _ in range(count)]
         held = [locks.enter_context(lock(name, backend=alias, lease=lease)) for name in names]
         with computing(threads=3):
-            deadline = time.monotonic() + 2 * lease
+            deadline = time.monotonic() + 1.5 * lease
             while time.monotonic() < deadline:
                 assert not any(one.lost for one in held)
                 time.sleep(0.05)
