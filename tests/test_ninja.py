@@ -671,6 +671,7 @@ def test_decorator_of_the_api_may_run_the_function_in_another_thread(api, serve)
     [
         (uuid.UUID(int=1), "auth:"),
         (7, "auth:"),
+        (1, "auth:"),
         (True, "anonymous"),
         (AnonymousUser(), "anonymous"),
     ],

@@ -12,7 +12,9 @@ from django.db.models import Model
 
 def is_anybody(principal: Any) -> bool:
     """Whether *principal* names nobody: there is none, or only that the caller was let in."""
-    return principal in (None, True) or getattr(principal, "is_authenticated", True) is False
+    # By identity: 1, which may be the number of a user, equals True.
+    let_in = principal is None or principal is True
+    return let_in or getattr(principal, "is_authenticated", True) is False
 
 
 def scope_of_principal(principal: Any) -> str:
