@@ -174,7 +174,7 @@ def test_visitor_is_let_in_until_ctrl_c(demo: Demo, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_storm_leaves_nobody_behind(demo: Demo, tmp_path: Path, number: int) -> None:
     process = demo("--orders=1000")
     read_until(process, "workers on")

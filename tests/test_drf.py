@@ -722,20 +722,6 @@ class TestAtomicRequests:
         assert served(Counted.as_view())(key=key, method=method).status_code == 401
         assert not Effect.objects.exists()
 
-    def test_missing_key_undoes_what_came_before(self, served):
-        class Counting(throttling.BaseThrottle):
-            def allow_request(self, request, view):
-                return bool(effect("asked"))
-
-        class Counted(Plain):
-            throttle_classes = (Counting,)
-
-        send = served(Counted.as_view())
-        assert send(key=None).json()["type"].endswith("key-missing")
-        assert not Effect.objects.exists()
-        assert [send().status_code for _ in range(2)] == [201, 201]
-        assert sorted(Effect.objects.values_list("name", flat=True)) == ["asked", "asked", "e"]
-
     def test_whole_view_may_handle_its_transactions_itself(self, served):
         class Looking(Base):
             idempotent_options = {"required": False}

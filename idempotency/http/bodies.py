@@ -22,6 +22,8 @@ from django.utils.datastructures import MultiValueDict
 from ..exceptions import BodyInvalid, BodyTooLarge
 from ..fingerprints import Part, fingerprint, form_pairs, json_value, multipart
 
+BROKE_OFF = "The connection broke before the body had arrived."
+
 _EMPTY_MULTIPART = re.compile(rb"\s*--[^\r\n]+--\s*")
 
 
@@ -50,7 +52,7 @@ def _read(request: HttpRequest) -> bytes:
     except RequestDataTooBig as error:
         raise BodyTooLarge from error
     except UnreadablePostError as error:
-        raise BodyInvalid("The connection broke before the body had arrived.") from error
+        raise BodyInvalid(BROKE_OFF) from error
     except RawPostDataException as error:
         if is_streamed(request):
             raise BodyTooLarge from error
@@ -69,7 +71,7 @@ def _parts(request: HttpRequest) -> Iterator[Part]:
     except RequestDataTooBig as error:
         raise BodyTooLarge from error
     except UnreadablePostError as error:
-        raise BodyInvalid("The connection broke before the body had arrived.") from error
+        raise BodyInvalid(BROKE_OFF) from error
     except (MultiPartParserError, SuspiciousOperation) as error:
         raise BodyInvalid(f"The multipart body cannot be read: {error}") from error
     if not fields and not files and not _is_empty_multipart(request):
@@ -132,7 +134,7 @@ def keep_small_body(request: HttpRequest) -> None:
     except (RawPostDataException, RequestDataTooBig):
         return
     except UnreadablePostError as error:
-        raise BodyInvalid("The connection broke before the body had arrived.") from error
+        raise BodyInvalid(BROKE_OFF) from error
 
 
 def _is_empty_multipart(request: HttpRequest) -> bool:

@@ -15,7 +15,7 @@ from rest_framework.exceptions import NotAcceptable
 
 from ...conf import settings
 from ...exceptions import BodyInvalid
-from ...http.bodies import is_streamed, keep_small_body
+from ...http.bodies import BROKE_OFF, is_streamed, keep_small_body
 from ...http.marks import is_replayed
 from ...http.principals import is_anybody, scope_of_principal
 from ...http.requests import is_heeded, is_keyed
@@ -204,7 +204,7 @@ def _parse_parts(request: Any) -> None:
         try:
             request.data  # noqa: B018 - it is kept by being read, for Django's request as well.
         except UnreadablePostError as error:
-            raise BodyInvalid("The connection broke before the body had arrived.") from error
+            raise BodyInvalid(BROKE_OFF) from error
 
 
 def _scope_of(user: Any, auth: Any) -> str | None:

@@ -134,7 +134,7 @@ class _Guard:
             view = operation.view_func  # Read once: another thread may replace it meanwhile.
             if getattr(view, "idempotent_guard", None) is not self:
                 operation.view_func = self._around(operation, view)
-            _read_headers(request, self.endpoint)
+            _read_headers(request)
             return run(request, **kwargs)
 
         if iscoroutinefunction(run):
@@ -197,7 +197,7 @@ def _scope_of(request: HttpRequest) -> str:
     return scope_of_principal(request.auth)  # type: ignore[attr-defined]
 
 
-def _read_headers(request: HttpRequest, endpoint: Endpoint) -> None:
+def _read_headers(request: HttpRequest) -> None:
     """Let the key be found that Ninja's test client gives, which spells its names in META so."""
     name = meta_name(settings.HEADER)
     if name not in request.META and settings.HEADER in request.headers:
