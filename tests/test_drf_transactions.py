@@ -10,6 +10,7 @@ from rest_framework import exceptions, permissions, throttling
 from rest_framework.response import Response
 
 from idempotency.models import IdempotencyRecord
+from idempotency.signals import record_completed
 from tests.conftest import KEY, elsewhere
 from tests.models import Effect
 from tests.test_drf import Base, effect
@@ -74,12 +75,18 @@ def test_error_after_the_answer_undoes_it(served, key):
                 raise RuntimeError
             return response
 
+    told = []
+
+    def tell(sender, event, **kwargs):
+        told.append(event.outcome)
+
+    record_completed.connect(tell)
     send = served(Late.as_view())
     assert send(key=key).status_code == 500
     Late.is_broken = False
-    assert names() == []
+    assert (names(), told) == ([], [])
     assert send(key=key).status_code == 201
-    assert names() == ["e"]
+    assert (names(), told) == (["e"], ["executed"] * (key is not None))
 
 
 @keys
