@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -549,8 +550,14 @@ def test_second_click_for_an_invoice_meanwhile_is_told_so(client: Client, paid: 
 
 # The nightly settlement
 
-TODAY = timezone.localdate()
-YESTERDAY, BEFORE = TODAY - dt.timedelta(days=1), TODAY - dt.timedelta(days=2)
+
+@pytest.fixture
+def today() -> Iterator[dt.date]:
+    """Today, where it is noon: no day ends while a test runs."""
+    now = timezone.now().astimezone(dt.UTC)
+    noon = dt.timezone(dt.timedelta(hours=12) - dt.timedelta(hours=now.hour, minutes=now.minute))
+    with timezone.override(noon):
+        yield timezone.localdate()
 
 
 def settle(day: dt.date | None = None) -> str:
@@ -563,24 +570,28 @@ def move_back(rows: Any, days: int) -> None:
     rows.update(created_at=timezone.now() - dt.timedelta(days=days))
 
 
-def test_day_is_settled_once(product: Product) -> None:
+def test_day_is_settled_once(product: Product, today: dt.date) -> None:
+    yesterday = today - dt.timedelta(days=1)
     for _ in range(2):
         place_paid(product)
     move_back(Payment.objects, 1)
     place_paid(product)
 
-    first, second = settle(), settle(YESTERDAY)
+    first, second = settle(), settle(yesterday)
 
-    assert first == f"{YESTERDAY} is settled: 10.00.\n"
-    assert second == f"{YESTERDAY} was settled before: 10.00.\n"
+    assert first == f"{yesterday} is settled: 10.00.\n"
+    assert second == f"{yesterday} was settled before: 10.00.\n"
     assert [row.total for row in Settlement.objects.all()] == [1_000]
     assert Payment.objects.filter(settlement=None).count() == 1
 
 
-def test_what_was_late_for_its_settlement_is_in_the_next_one(product: Product) -> None:
+def test_what_was_late_for_its_settlement_is_in_the_next_one(
+    product: Product, today: dt.date
+) -> None:
+    days = [today - dt.timedelta(days=2), today - dt.timedelta(days=1)]
     place_paid(product)
     move_back(Payment.objects, 2)
-    settle(BEFORE)
+    settle(days[0])
     place_paid(product).cancel()
     move_back(Payment.objects.filter(settlement=None), 2)
     move_back(Refund.objects, 1)
@@ -590,12 +601,12 @@ def test_what_was_late_for_its_settlement_is_in_the_next_one(product: Product) -
     settle()
 
     totals = Settlement.objects.order_by("day").values_list("day", "total")
-    assert list(totals) == [(BEFORE, 500), (YESTERDAY, 500)]
+    assert list(totals) == [(day, 500) for day in days]
 
 
-def test_day_that_is_not_over_is_not_settled() -> None:
+def test_day_that_is_not_over_is_not_settled(today: dt.date) -> None:
     with pytest.raises(CommandError, match="not over yet"):
-        settle(TODAY)
+        settle(today)
 
     assert not Settlement.objects.exists()
 

@@ -180,9 +180,10 @@ def test_settlement_that_is_killed_at_any_statement_counts_each_payment_once(pro
     order = Order.objects.place(product, 2)
     order.pay(order.total)
     Payment.objects.update(created_at=timezone.now() - dt.timedelta(days=1))
+    day = yesterday()
 
-    for point in crash_points(lambda number: settle(yesterday())):
-        settlement, _ = settle(yesterday())
+    for point in crash_points(lambda number: settle(day)):
+        settlement, _ = settle(day)
 
         assert settlement.total == sum_of(settlement.payments) == 1_000, point
         Payment.objects.update(settlement=None)
@@ -193,9 +194,10 @@ def test_settlements_that_race_make_one(product):
     order = Order.objects.place(product, 2)
     order.pay(order.total)
     Payment.objects.update(created_at=timezone.now() - dt.timedelta(days=1))
+    day = yesterday()
 
     connection.close()
-    finishes = race(lambda process: settle(yesterday())[1], processes=4)
+    finishes = race(lambda process: settle(day)[1], processes=4)
 
     assert [finish.error for finish in finishes] == [None] * 4
     assert sum(finish.result for finish in finishes) == 1
