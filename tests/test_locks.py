@@ -332,6 +332,20 @@ def test_leaving_a_lock_that_was_lost_tells_so(alias, name):
         outlive()
 
 
+def test_holder_that_was_told_of_the_loss_is_told_so_at_the_end_whoever_has_it_now(alias, name):
+    told = threading.Event()
+
+    def outlive():
+        with lock(name, backend=alias, on_lost=lambda held: told.set()) as held:
+            held.lose()
+            assert told.wait(20)
+
+    with pytest.raises(StaleLock, match="before its work was done"):
+        outlive()
+
+    take_and_leave(alias, name)
+
+
 def test_error_of_the_body_is_not_masked_by_the_loss_of_the_lock(alias, name):
     def outlive():
         with lock(name, backend=alias, lease=0.5, renew=False):

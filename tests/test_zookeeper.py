@@ -199,6 +199,7 @@ def test_suspended_connection_loses_the_lock_at_once_and_for_good(
     with until_lost(name, renew=renew, on_lost=lambda held: heard.set()) as held:
         with own_server.paused():
             wait_until(lambda: held.lost, LEASE)
+            wait_until(lambda: held._holding.is_refused)  # The clock alone would also end it.
             assert heard.wait(5)
             with pytest.raises(StaleLock):
                 held.assert_held()

@@ -216,7 +216,7 @@ class HeldLock:
         if self.is_over:
             return False
         try:
-            freed = self.backend.release(self._grant)
+            freed = self.backend.release(self._grant) and not self._holding.is_refused
         except StoreUnavailable:
             self._is_unsure = True
             raise
