@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 
 from .conf import settings
 from .exceptions import IdempotencyError
@@ -26,8 +27,7 @@ class IdempotencyMiddleware:
 
     Put it last, so that a replay is authenticated and checked for CSRF like a first request. A
     view with a decorator of its own keeps that one's options, and one with `not_idempotent` is left
-    alone. The view runs inside of this
-    middleware, so the `process_exception` of others is not asked about a request with a key.
+    alone.
     """
 
     sync_capable = True
@@ -56,20 +56,40 @@ class IdempotencyMiddleware:
     ) -> HttpResponseBase | None:
         if not _is_keyed(request, view):
             return None
-        if iscoroutinefunction(view):
-            respond = partial(view, request, *args, **kwargs)
-            return async_to_sync(_endpoint(view).aserve)(request, respond)
-        return _endpoint(view).serve(request, partial(view, request, *args, **kwargs))
+        endpoint, respond = _endpoint(view), partial(view, request, *args, **kwargs)
+        serve = async_to_sync(endpoint.aserve) if iscoroutinefunction(view) else endpoint.serve
+        try:
+            return serve(request, respond)
+        except Exception as error:
+            return _Raised(error)
 
     async def _aprocess_view(
         self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> HttpResponseBase | None:
         if not _is_keyed(request, view):
             return None
-        respond = partial(view, request, *args, **kwargs)
-        if iscoroutinefunction(view):
-            return await _endpoint(view).aserve(request, respond)
-        return await sync_to_async(_endpoint(view).serve)(request, respond)
+        endpoint, respond = _endpoint(view), partial(view, request, *args, **kwargs)
+        serve = endpoint.aserve if iscoroutinefunction(view) else sync_to_async(endpoint.serve)
+        try:
+            return await serve(request, respond)
+        except Exception as error:
+            return _Raised(error)
+
+
+class _Raised(SimpleTemplateResponse):
+    """
+    What a view raised, to be raised again where Django renders.
+
+    There it asks the `process_exception` of each middleware, as it does around a view; it asks
+    nobody about what comes out of a `process_view`.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(template=[], context={})
+        self._error = error
+
+    def render(self) -> Any:
+        raise self._error
 
 
 def not_idempotent(view: View) -> View:

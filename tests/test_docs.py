@@ -1074,5 +1074,6 @@ def known_names() -> set[str]:
         "TransactionTestCase",
     }
     django_names |= {"ModelForm", "ModelAdmin", "ValidationError", "DatabaseError"}
+    django_names |= {"TemplateResponse"}
     django_names |= {"IntegrityError", "DoesNotExist", "GZipMiddleware", "ConditionalGetMiddleware"}
     return {*settings_names, *errors, *others, *django_names, *dir(builtins), *idempotency.__all__}

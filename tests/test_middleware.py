@@ -1,8 +1,10 @@
 """The middleware: every request with a key, whatever its view."""
 
 import pytest
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.models import User
-from django.http import HttpResponse, JsonResponse
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
 from django.views.decorators.csrf import csrf_exempt
 
@@ -118,6 +120,90 @@ def test_other_errors_are_left_to_django(served):
     assert send(None).status_code == 500
     assert send().status_code == 500
     assert not IdempotencyRecord.objects.exists()
+
+
+class Mapped(Exception):
+    """Told as a response by a middleware of the project."""
+
+
+class Mapping:
+    """As projects have it: it gives pages a context, and tells some errors as responses."""
+
+    sync_capable = async_capable = True
+
+    def __new__(cls, get_response):
+        instance = super().__new__(cls)
+        instance.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(instance)
+        return instance
+
+    def __call__(self, request):
+        return self.get_response(request)
+
+    def process_template_response(self, request, response):
+        response.context_data["shown"] = True
+        return response
+
+    def process_exception(self, request, exception):
+        seen = isinstance(exception, Mapped)
+        return JsonResponse({"told": str(exception)}, status=418) if seen else None
+
+
+def raising(request):
+    Effect.objects.create(name="e")
+    raise Mapped(request.method)
+
+
+async def araising(request):
+    raise Mapped(request.method)
+
+
+@committing
+@pytest.mark.parametrize("place", [0, -1, 99])
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("view", [raising, araising])
+def test_what_a_view_raises_is_told_by_the_middleware_of_the_project(
+    served, settings, view, is_async, place
+):
+    settings.MIDDLEWARE.insert(place, f"{__name__}.Mapping")
+    served(view)
+
+    async def asked(headers):
+        return await AsyncClient().post("/served/", {"a": 1}, headers=headers)
+
+    for headers in ({}, {"Idempotency-Key": KEY}, {"Idempotency-Key": KEY}):
+        Effect.objects.all().delete()
+        if is_async:
+            response = run_async(asked(headers))
+        else:
+            response = Client().post("/served/", {"a": 1}, headers=headers)
+
+        assert (response.status_code, response.json()) == (418, {"told": "POST"})
+        assert Effect.objects.count() == (view is raising and not headers)
+        assert not IdempotencyRecord.objects.filter(state="completed").exists()
+
+
+@pytest.mark.parametrize("error", [Http404, PermissionDenied, SuspiciousOperation, ValueError])
+def test_what_nobody_tells_is_told_by_django_as_ever(served, settings, error):
+    settings.MIDDLEWARE.insert(-1, f"{__name__}.Mapping")
+
+    def failing(request):
+        raise error("why")
+
+    send = served(failing)
+
+    assert send().status_code == send(None).status_code
+    assert send().content == send(None).content
+
+
+def test_error_of_a_view_is_raised_to_tests_with_its_traceback(served):
+    served(raising)
+
+    with pytest.raises(Mapped) as raised:
+        Client().post("/served/", headers={"Idempotency-Key": KEY})
+
+    assert raised.traceback[-1].name == "raising"
 
 
 def test_replay_passes_the_csrf_check_and_the_middleware_outside(served):
