@@ -118,11 +118,10 @@ class Run(Generic[Result]):
         with self._started(found):  # The thread that writes the end may be busy for long.
             try:
                 result = await work()
-                verdict, answer = self.settling.judge(result)
             except BaseException as error:
                 await finish_in_thread(partial(self.settling.settle_error, found, error))
                 raise
-            await finish_in_thread(partial(self.settling.settle_after, found, verdict, answer))
+            await finish_in_thread(partial(self.settling.settle_result, found, result))
         return Outcome(result, replayed=False)
 
     def _claim_with_lease(self) -> Found[Result]:

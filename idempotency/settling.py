@@ -74,6 +74,15 @@ class Settling(Generic[Result]):
             belated(self.store).add(claim, LEASES * claim.lease, again)
         return None
 
+    def settle_result(self, claim: Claim, result: Result) -> None:
+        """End *claim* after its work gave *result*, or raised what judging that raises."""
+        try:
+            verdict, answer = self.judge(result)
+        except BaseException as error:
+            self.settle_error(claim, error)
+            raise
+        self.settle_after(claim, verdict, answer)
+
     def settle_error(self, claim: Claim, error: BaseException) -> None:
         """End *claim* after its work raised *error*, which the caller raises again."""
         if self.policy.on_error == "store" and isinstance(error, Exception):

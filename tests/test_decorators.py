@@ -3,13 +3,16 @@
 import asyncio
 import functools
 import inspect
+from operator import methodcaller
 
 import pytest
-from asgiref.sync import iscoroutinefunction
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.http import JsonResponse, StreamingHttpResponse
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.template import engines
+from django.template.response import SimpleTemplateResponse
 from django.test import AsyncClient
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -351,6 +354,53 @@ class TestAsyncViews:
             return
         first, second = run_async(twice("another-key-to-be-sent"))
         assert (first, second.status_code) == (b"ab", 409)
+
+    @pytest.mark.parametrize("kind", ["template", "template that awaits", "stream", "final"])
+    def test_answer_may_ask_the_database_in_its_turn(self, served, kind):
+        class Shown(SimpleTemplateResponse):
+            def resolve_template(self, template):
+                return engines["django"].from_string(
+                    "{% for e in effects %}{{ e.name }}{% endfor %}"
+                )
+
+        class ShownLater(Shown):
+            async def render(self):
+                return await sync_to_async(super().render)()
+
+        def is_final(response):
+            return kind != "final" or Effect.objects.filter(name="e").exists()
+
+        @idempotent_view(buffer=True, final=is_final)
+        async def view(request):
+            await aeffect(request)
+            rows = Effect.objects.all()
+            if "template" in kind:
+                return (ShownLater if "awaits" in kind else Shown)("", {"effects": rows})
+            names = map(str, map(methodcaller("get"), [rows]))
+            return StreamingHttpResponse(names) if kind == "stream" else HttpResponse("e")
+
+        async def body(response):
+            if not response.streaming:
+                return response.content
+            return b"".join([chunk async for chunk in response])
+
+        async def twice():
+            return [await body(await self.asend(AsyncClient())) for _ in range(2)]
+
+        served(view)
+
+        assert run_async(twice()) == [b"e", b"e"]
+        assert Effect.objects.count() == 1
+
+    def test_what_cannot_be_judged_frees_the_key(self, served):
+        def is_final(response):
+            raise ZeroDivisionError
+
+        served(idempotent_view(final=is_final)(aeffect))
+        client = AsyncClient(raise_request_exception=False)
+
+        assert [run_async(self.asend(client)).status_code for _ in range(2)] == [500, 500]
+        assert IdempotencyRecord.objects.get().state == "released"
 
     def test_twins_exclude_each_other(self, served):
         calls = []

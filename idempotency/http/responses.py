@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from itertools import chain
 from typing import Any, cast
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import FileResponse, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.translation import get_language
 
@@ -59,28 +60,23 @@ class ResponseCodec:
 
     def prepare(self, response: Any) -> HttpResponseBase:
         """Have all that is to be kept of *response* at hand: rendered, and read if asked."""
-        response = self._rendered(response)
+        render = _render_of(response)
+        response = self._in_language(response if render is None else render())
         if self._is_to_be_read(response) and not response.is_async:
-            stream = iter(cast(Iterable[bytes], response.streaming_content))
-            chunks: list[bytes] = []
-            size = 0
-            for chunk in stream:
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > settings.MAX_BODY:
-                    break
-            else:
-                self._read = b"".join(chunks)
-            response.streaming_content = chain(chunks, stream)
+            self._read_stream(response)
         return cast(HttpResponseBase, response)
 
     async def aprepare(self, response: Any) -> HttpResponseBase:
         """Do what `prepare` does, also for asynchronous streams."""
-        response = self._rendered(response)
+        render = _render_of(response)
+        if render is not None:  # In a thread, as Django does: it may ask the database.
+            arender = render if iscoroutinefunction(render) else sync_to_async(render)
+            response = await arender()
+        response = self._in_language(response)
         if not self._is_to_be_read(response):
             return cast(HttpResponseBase, response)
         if not response.is_async:
-            self.prepare(response)
+            await sync_to_async(self._read_stream)(response)
             if self._read is not None:  # Django warns of a synchronous stream in this place.
                 response.streaming_content = _achain([self._read])
             return cast(HttpResponseBase, response)
@@ -127,8 +123,7 @@ class ResponseCodec:
         response[REPLAYED] = "true"
         return response
 
-    def _rendered(self, response: Any) -> Any:
-        response = _rendered(response)
+    def _in_language(self, response: Any) -> Any:
         language = get_language() if self.is_translated else None
         if language and not response.has_header("Content-Language"):
             response["Content-Language"] = language
@@ -142,6 +137,19 @@ class ResponseCodec:
         is_file = isinstance(response, FileResponse) and length.isdecimal()
         return self.buffer or (is_file and int(length) <= settings.MAX_BODY)
 
+    def _read_stream(self, response: StreamingHttpResponse) -> None:
+        stream = iter(cast(Iterable[bytes], response.streaming_content))
+        chunks: list[bytes] = []
+        size = 0
+        for chunk in stream:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > settings.MAX_BODY:
+                break
+        else:
+            self._read = b"".join(chunks)
+        response.streaming_content = chain(chunks, stream)
+
     def _body(self, response: HttpResponseBase) -> bytes | None:
         """Give the bytes to keep, not compressed; None if open-ended, too many or unreadable."""
         body = response.content if isinstance(response, HttpResponse) else self._read
@@ -151,11 +159,12 @@ class ResponseCodec:
         return None if body is None or len(body) > settings.MAX_BODY else body
 
 
-def _rendered(response: Any) -> Any:
+def _render_of(response: Any) -> Callable[[], Any] | None:
+    """Give what renders *response*, or None if it is written already."""
     if not isinstance(response, HttpResponseBase):
         raise TypeError(f"The view did not return an HttpResponse but {type(response).__name__}.")
     render = getattr(response, "render", None)
-    return render() if callable(render) else response
+    return render if callable(render) else None
 
 
 def _decompressed(body: bytes, encoding: str) -> bytes | None:
