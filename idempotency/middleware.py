@@ -13,8 +13,9 @@ from django.template.response import SimpleTemplateResponse
 from .conf import settings
 from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
+from .http.arriving import count_stream
 from .http.placement import is_settled, refuse_inner_authentication
-from .http.requests import SAFE, is_unsafe, meta_name
+from .http.requests import SAFE, is_keyed, is_unsafe, meta_name
 from .http.transactions import own_transactions_of
 from .policy import Policy
 
@@ -40,6 +41,8 @@ class IdempotencyMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
+        if is_keyed(request):
+            count_stream(request)  # The check for CSRF may read a form before the view is called.
         return self.get_response(request)
 
     @property

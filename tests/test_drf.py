@@ -1037,6 +1037,25 @@ def test_body_that_does_not_arrive_is_told_as_that(content_type, method):
     assert not IdempotencyRecord.objects.exists()
 
 
+@pytest.mark.parametrize("most", [2_621_440, 100])
+@pytest.mark.parametrize("method", ["post", "put"])
+def test_upload_that_is_cut_without_a_word_runs_nothing(settings, method, most):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = most
+    body = encode_multipart(BOUNDARY, {"name": "e", "file": SimpleUploadedFile("f", b"text")})
+
+    def send(arrived):
+        make = getattr(APIRequestFactory(), method)
+        request = make("/", body, content_type=MULTIPART_CONTENT)
+        request.META["HTTP_IDEMPOTENCY_KEY"] = KEY
+        request._stream = io.BytesIO(body[:arrived])
+        return Plain.as_view()(request)
+
+    cut, first, again = (send(arrived) for arrived in (len(body) - 30, None, None))
+
+    assert (cut.status_code, cut.data["type"][-12:]) == (400, "body-invalid")
+    assert (first.status_code, again.content) == (201, first.content)
+
+
 def test_view_may_take_arguments_of_its_own_only(served):
     class Strict(Plain):
         def __init__(self, service=None):

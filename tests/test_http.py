@@ -8,7 +8,7 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.core.handlers.wsgi import WSGIRequest
+from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 from django.db import connection, connections
 from django.http import (
     FileResponse,
@@ -23,6 +23,7 @@ from django.template.response import TemplateResponse
 from django.test import Client, RequestFactory
 from django.urls import path
 from django.utils.translation import gettext
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.gzip import gzip_page
 
 from idempotency import (
@@ -1087,6 +1088,115 @@ def test_upload_that_breaks_off_is_a_400_and_runs_nothing(served):
 
         assert (response.status_code, problem(response)) == (400, "body-invalid")
     assert not Effect.objects.exists()
+
+
+class Cutting:
+    """Serves a view as wsgiref, gunicorn and granian do: they cut a body without a word."""
+
+    def __init__(self, content_type, body):
+        self.content_type, self.body = content_type, body
+        self.handler = WSGIHandler()
+
+    def post(self, arrived):
+        request = RequestFactory().post("/served/", headers={"Idempotency-Key": KEY})
+        environ = {**request.environ, "wsgi.input": io.BytesIO(self.body[:arrived])}
+        environ |= {"CONTENT_TYPE": self.content_type, "CONTENT_LENGTH": str(len(self.body))}
+        return self.handler.get_response(WSGIRequest(environ))
+
+    def expect_one_effect(self, arrived):
+        cut, first, again = (self.post(size) for size in (arrived, None, None))
+
+        assert (cut.status_code, problem(cut)) == (400, "body-invalid")
+        assert (first.status_code, again.content) == (201, first.content)
+        assert Effect.objects.count() == 1
+
+
+FORM, FORM_TYPE = multipart_of("x", ("a", "1", ""), ("f", "text", "f.txt"))
+
+
+@pytest.fixture
+def protections(settings):
+    def protect(kind, view):
+        if kind == "middleware":
+            ours = "idempotency.middleware.IdempotencyMiddleware"
+            settings.MIDDLEWARE = [*settings.MIDDLEWARE, ours]
+            return view
+        own = {"fingerprint": lambda request: request.POST.get("a")} if kind != "decorator" else {}
+        return idempotent_view(**own)(view)
+
+    return protect
+
+
+@pytest.mark.parametrize("protected", ["decorator", "middleware", "fingerprint"])
+@pytest.mark.parametrize(
+    ("content_type", "body", "arrived"),
+    [
+        ("application/json", b'{"a": 1}  ', 8),
+        ("application/x-www-form-urlencoded", b"name=ann&age=41", 14),
+        ("text/plain", b"all of it", 5),
+        ("", b"all of it", 0),
+        *[(FORM_TYPE, FORM, len(FORM) - missing) for missing in (1, 8, 40)],
+    ],
+)
+def test_body_that_is_cut_without_a_word_runs_nothing(
+    served, protections, protected, content_type, body, arrived
+):
+    served(csrf_exempt(protections(protected, effect)))
+
+    Cutting(content_type, body).expect_one_effect(arrived)
+
+
+@pytest.mark.parametrize("protected", ["decorator", "middleware"])
+@pytest.mark.parametrize("missing", [1, 8, 40])
+def test_upload_that_is_cut_while_it_is_streamed_runs_nothing(
+    served, settings, protections, protected, missing
+):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
+    served(csrf_exempt(protections(protected, effect)))
+
+    Cutting(FORM_TYPE, FORM).expect_one_effect(len(FORM) - missing)
+
+
+@pytest.mark.parametrize("missing", [1, 8, 40])
+def test_upload_that_is_cut_while_its_csrf_token_is_looked_for_runs_nothing(
+    served, settings, protections, missing
+):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
+    served(protections("middleware", csrf_exempt(effect)))
+    settings.MIDDLEWARE.insert(-1, f"{__name__}.ReadsForms")
+
+    Cutting(FORM_TYPE, FORM).expect_one_effect(len(FORM) - missing)
+
+
+class ReadsForms:
+    """Reads a form before the view is called, as the check for CSRF does."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        return self.get_response(request)
+
+    def process_view(self, request, *args):
+        request.POST.get("token")
+
+
+def test_body_that_was_unpacked_on_its_way_may_be_shorter(served, settings):
+    settings.MIDDLEWARE = [f"{__name__}.unpacking", *settings.MIDDLEWARE]
+    send = served(idempotent_view(effect))
+
+    answers = [send(body=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})] * 2
+
+    assert [answer.status_code for answer in answers] == [201, 201]
+
+
+def unpacking(get_response):
+    def unpack(request):
+        request._stream = io.BytesIO(gzip.decompress(request.read()))
+        request._read_started = False
+        return get_response(request)
+
+    return unpack
 
 
 def test_upload_with_too_many_fields_is_a_400(served, settings):

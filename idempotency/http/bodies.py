@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.core.exceptions import (
     ImproperlyConfigured,
     RequestDataTooBig,
@@ -21,8 +20,15 @@ from django.utils.datastructures import MultiValueDict
 
 from ..exceptions import BodyInvalid, BodyTooLarge
 from ..fingerprints import Part, fingerprint, form_pairs, json_value, multipart
-
-BROKE_OFF = "The connection broke before the body had arrived."
+from .arriving import (
+    BROKE_OFF,
+    count_stream,
+    is_streamed,
+    keep_small_body,
+    length_of,
+    refuse_cut_body,
+    refuse_cut_stream,
+)
 
 _EMPTY_MULTIPART = re.compile(rb"\s*--[^\r\n]+--\s*")
 
@@ -48,7 +54,7 @@ def canonical_body(request: HttpRequest, media_type: str, ignore: Sequence[str])
 
 def _read(request: HttpRequest) -> bytes:
     try:
-        return request.body
+        body = request.body
     except RequestDataTooBig as error:
         raise BodyTooLarge from error
     except UnreadablePostError as error:
@@ -61,11 +67,14 @@ def _read(request: HttpRequest) -> bytes:
             " that reads it behind the view's protection, let it use request.body, or give"
             " fingerprint= a function that does not need the body."
         ) from error
+    refuse_cut_body(request, body)
+    return body
 
 
 def _parts(request: HttpRequest) -> Iterator[Part]:
     """Give the digests of all parts; files stay on disk, and can be read again."""
     keep_small_body(request)
+    count_stream(request)
     try:
         fields, files = _fields_and_files(request)
     except RequestDataTooBig as error:
@@ -81,6 +90,7 @@ def _parts(request: HttpRequest) -> Iterator[Part]:
             "The multipart body has no parts, or something read it before (mind the order of the"
             " middleware)."
         )
+    refuse_cut_stream(request)
     for name, values in _lists(fields):
         for value in values:
             yield name, "", _digest_of_field(value)
@@ -115,28 +125,6 @@ def _digest_of_field(value: Any) -> bytes:
     return fingerprint(value).encode()  # As a parser of a framework has made it.
 
 
-def is_streamed(request: HttpRequest) -> bool:
-    """Whether the body is too large for memory."""
-    most = django_settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    return most is not None and length_of(request) > most
-
-
-def keep_small_body(request: HttpRequest) -> None:
-    """
-    Read the body so that a view may read it itself; one that is too large is only streamed.
-
-    Raises: `BodyInvalid` if it breaks off.
-    """
-    if is_streamed(request):
-        return
-    try:
-        request.body  # noqa: B018 - it is kept by being read.
-    except (RawPostDataException, RequestDataTooBig):
-        return
-    except UnreadablePostError as error:
-        raise BodyInvalid(BROKE_OFF) from error
-
-
 def _is_empty_multipart(request: HttpRequest) -> bool:
     try:
         return not request.body or _EMPTY_MULTIPART.fullmatch(request.body) is not None
@@ -144,12 +132,6 @@ def _is_empty_multipart(request: HttpRequest) -> bool:
         # Nothing but the last border has room in so few bytes.
         boundary = (request.content_params or {}).get("boundary", "")
         return length_of(request) <= len(boundary) + len("----\r\n\r\n")
-
-
-def length_of(request: HttpRequest) -> int:
-    """Give the bytes that the request names as the length of its body."""
-    length = request.META.get("CONTENT_LENGTH") or "0"
-    return int(length) if str(length).isdecimal() else 0
 
 
 def _digest(upload: UploadedFile[Any]) -> bytes:

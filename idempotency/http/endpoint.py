@@ -17,7 +17,7 @@ from django.http import HttpRequest, HttpResponseBase
 from ..claims import current_claim
 from ..codecs import Verdict
 from ..exceptions import IdempotencyError
-from ..fingerprints import check_pointer, fingerprint
+from ..fingerprints import check_pointer
 from ..policy import Policy
 from ..protocol import Run, make_call
 from ..signals import CallEvent, announce
@@ -169,11 +169,8 @@ class Endpoint:
         if first_view_of(request) not in ("", self.view_name):
             # The same address leads to several protected views, each with an effect of its own.
             operation = f"{operation} {self.view_name}"
-        if self.fingerprint is None:
-            given = input_of(request, self.ignore)
-            return make_call(scope, operation, key, given.fingerprint, given.outline)
-        own = fingerprint((request.method, request.path, self.fingerprint(request)))
-        return make_call(scope, operation, key, own)
+        given = input_of(request, self.ignore, self.fingerprint)
+        return make_call(scope, operation, key, given.fingerprint, given.outline)
 
     def _respond(self, work: _Work) -> HttpResponseBase:
         run = work.run

@@ -14,7 +14,8 @@ from ..exceptions import BodyInvalid, KeyInvalid, KeyMissing
 from ..fingerprints import fingerprint, form_pairs
 from ..keys import GUESSABLE_BELOW, parse_key
 from ..outlines import Outline
-from .bodies import canonical_body, length_of
+from .arriving import keep_small_body, length_of
+from .bodies import canonical_body
 
 Scope = Callable[[HttpRequest], str]
 
@@ -110,12 +111,17 @@ class Input:
     outline: object
 
 
-def input_of(request: HttpRequest, ignore: Sequence[str]) -> Input:
+def input_of(
+    request: HttpRequest, ignore: Sequence[str], find: Callable[[HttpRequest], Any] | None = None
+) -> Input:
     """
-    Give what the request asks for, whatever order its names have.
+    Give what the request asks for, whatever order its names have, or what *find* says of it.
 
     Raises: `BodyInvalid`, `BodyTooLarge`.
     """
+    if find is not None:
+        keep_small_body(request)
+        return Input(fingerprint((request.method, request.path, find(request))), "")
     media_type = (request.content_type or "").lower()
     query = form_pairs(request.META.get("QUERY_STRING", ""))
     try:
