@@ -163,7 +163,7 @@ class Run(Generic[Result]):
     def _end_with(self, claim: Claim, error: BaseException) -> None:
         blocks = self.policy.on_error == "block" and not isinstance(error, StaleClaim)
         if not self.has_started or (self.has_worked and not blocks):
-            self.settling.release(claim, error)
+            self.settling.release(claim, error, has_worked=self.has_started)
         else:
             self.settling.settle_error(claim, error)
 

@@ -85,21 +85,30 @@ class Settling(Generic[Result]):
 
     def settle_error(self, claim: Claim, error: BaseException) -> None:
         """End *claim* after its work raised *error*, which the caller raises again."""
-        if self.policy.on_error == "store" and isinstance(error, Exception):
+        if self._is_crash(claim, error):
+            self._block(claim)
+        elif self.policy.on_error == "store" and isinstance(error, Exception):
             self._settle_undone(claim, Verdict.FAIL, self.codec.dump_error(error))
         else:  # An interruption is no outcome that could be stored.
             released = self.policy.on_error == "store"
             self._settle_undone(claim, Verdict.FREE if released else Verdict.FAIL, Answer())
 
-    def release(self, claim: Claim, error: BaseException) -> None:
-        """Free the key of *claim*, whose effects *error* undid after its work was done."""
-        is_crash = isinstance(error, Unconfirmed) and not self.store.undoes_effects
-        if is_crash and self.policy.on_crash == "block":
-            self.ended_as = "unknown"
-            with suppress(StoreUnavailable, StaleClaim):  # It is found out when the lease is over.
-                self.store.settle(claim, "unknown", Answer(), self.retention)
+    def release(self, claim: Claim, error: BaseException, *, has_worked: bool = True) -> None:
+        """Free the key of *claim*: *error* undid its effects, or came before there were any."""
+        if has_worked and self._is_crash(claim, error):
+            self._block(claim)
         elif not isinstance(error, StaleClaim):
             self._settle_undone(claim, Verdict.FREE, Answer())
+
+    def _is_crash(self, claim: Claim, error: BaseException) -> bool:
+        """Whether *error* ended the work half-way, and nobody may run it again unasked."""
+        is_crash = isinstance(error, Unconfirmed) or not isinstance(error, Exception)
+        return is_crash and claim.lease is not None and self.policy.on_crash == "block"
+
+    def _block(self, claim: Claim) -> None:
+        self.ended_as = "unknown"
+        with suppress(StoreUnavailable, StaleClaim):  # It is found out when the lease is over.
+            self.store.settle(claim, "unknown", Answer(), self.retention)
 
     def _settle_undone(self, claim: Claim, verdict: Verdict, answer: Answer) -> None:
         try:

@@ -258,6 +258,47 @@ def test_ended_lease_is_taken_over_once():
     assert once(mode="lease").replayed is True
 
 
+INTERRUPTIONS = [SystemExit, KeyboardInterrupt, asyncio.CancelledError]
+"""What ends work half-way: the first is what gunicorn raises after its time-out."""
+
+
+@pytest.mark.parametrize("on_error", ["release", "store", "block"])
+@pytest.mark.parametrize("kind", INTERRUPTIONS)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_interruption_is_a_crash_that_blocks_if_crashes_are_to(kind, on_error, is_async):
+    calls = []
+
+    def work():
+        calls.append(1)
+        raise kind
+
+    async def awork():
+        work()
+
+    options = {"mode": "lease", "on_crash": "block", "on_error": on_error}
+    for expected in (kind, OutcomeUnknown, OutcomeUnknown):
+        with pytest.raises(expected):
+            if is_async:
+                run_async(arun_once(awork, **WHO, key="key", **options))
+            else:
+                once(work, **options)
+
+    assert calls == [1]
+    assert state() == "unknown"
+
+
+@pytest.mark.parametrize("kind", INTERRUPTIONS)
+def test_interruption_frees_the_key_if_crashes_are_to_be_retried(kind):
+    def work():
+        raise kind
+
+    with pytest.raises(kind):
+        once(work, mode="lease")
+
+    assert state() == "released"
+    assert not once(mode="lease").replayed
+
+
 @MODES
 def test_ended_lease_makes_the_outcome_unknown_if_crashes_are_to_block(mode):
     abandon()
