@@ -275,13 +275,14 @@ def test_interruption_is_a_crash_that_blocks_if_crashes_are_to(kind, on_error, i
     async def awork():
         work()
 
-    options = {"mode": "lease", "on_crash": "block", "on_error": on_error}
+    def run(**options):
+        if is_async:
+            return run_async(arun_once(awork, **WHO, key="key", **options))
+        return once(work, **options)
+
     for expected in (kind, OutcomeUnknown, OutcomeUnknown):
         with pytest.raises(expected):
-            if is_async:
-                run_async(arun_once(awork, **WHO, key="key", **options))
-            else:
-                once(work, **options)
+            run(mode="lease", on_crash="block", on_error=on_error)
 
     assert calls == [1]
     assert state() == "unknown"
