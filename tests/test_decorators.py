@@ -4,16 +4,18 @@ import asyncio
 import functools
 import inspect
 from operator import methodcaller
+from unittest import mock
 
 import pytest
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template import engines
 from django.template.response import SimpleTemplateResponse
-from django.test import AsyncClient
+from django.test import AsyncClient, TestCase, override_settings
+from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.csrf import csrf_exempt
@@ -510,3 +512,30 @@ def test_method_with_a_lease_is_refused_under_atomic_requests(atomic_requests):
         @lease
         def dispatch(self, request):
             return effect(request)
+
+
+class TestInsideOfATestCase(TestCase):
+    """As projects test their views: in a transaction that no view is to leave."""
+
+    def setUp(self):
+        settings = override_settings(ROOT_URLCONF=(path("served/", idempotent_view(aeffect)),))
+        settings.enable()
+        self.addCleanup(settings.disable)
+        closing = mock.patch.object(connection, "close_at", 0)  # As with CONN_MAX_AGE = 0.
+        closing.start()
+        self.addCleanup(closing.stop)
+
+    def expect_replay(self, first, second):
+        assert (first.status_code, second.content) == (201, first.content)
+        assert second["Idempotent-Replayed"] == "true"
+
+    def test_async_view_keeps_the_transaction_open(self):
+        send = functools.partial(self.client.post, "/served/", headers={"Idempotency-Key": KEY})
+        self.expect_replay(send(), send())
+        assert Effect.objects.count() == 1
+
+    async def test_async_client_keeps_the_transaction_open(self):
+        headers = {"Idempotency-Key": KEY}
+        send = functools.partial(self.async_client.post, "/served/", headers=headers)
+        self.expect_replay(await send(), await send())
+        assert await Effect.objects.acount() == 1

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.core.handlers.exception import response_for_exception
-from django.db import close_old_connections, connections, transaction
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponseBase
 
 from ..claims import current_claim
@@ -27,7 +27,7 @@ from .marks import first_view_of, is_protected, marked
 from .problems import problem_response, status_of
 from .requests import Scope, input_of, key_of, operation_of, request_id_of, scope_of
 from .responses import Final, ResponseCodec
-from .transactions import atomic_requests, opened
+from .transactions import atomic_requests, close_idle_connections, opened
 
 logger = logging.getLogger("idempotency")
 Respond = Callable[[], HttpResponseBase]
@@ -129,7 +129,7 @@ class Endpoint:
         if call is None:
             return await respond()
         work = self._work(request, call, respond, tell)
-        work.run.rest = close_old_connections
+        work.run.rest = close_idle_connections
         with marked(request, call.key, self.view_name) as mark:
             outcome = await work.run.aexecute(lambda: self._arespond(work))
             mark.replayed = outcome.replayed

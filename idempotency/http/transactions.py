@@ -80,6 +80,13 @@ def joined(own: Collection[str], outermost: str) -> Iterator[None]:
         yield
 
 
+def close_idle_connections() -> None:
+    """Do what Django does after a request, but for those in a transaction, such as a test's."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+
+
 def alias_to_join(policy: Policy, own: Collection[str]) -> str | None:
     """
     Give the database whose transaction, which Django would open, a claim may be part of.
