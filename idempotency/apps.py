@@ -10,7 +10,12 @@ class IdempotencyConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, lock_checks, view_checks  # noqa: F401 - they register them.
+        from . import (  # noqa: F401 - they register them.
+            checks,
+            lock_checks,
+            tenant_checks,
+            view_checks,
+        )
         from .statistics import listening
 
         listening.connect()

@@ -15,6 +15,7 @@ from .fingerprints import fingerprint as fingerprint_value
 from .http import Endpoint
 from .http.placement import (
     is_async_dispatch,
+    name_of_view,
     place_of_request,
     refuse_dispatch_that_authenticates,
     refuse_inner_authentication,
@@ -111,10 +112,7 @@ def idempotent_view(
 def _protect(view: Any, make_endpoint: Callable[..., Endpoint]) -> Any:
     _refuse_unprotectable(view)
     own = OwnTransactions(own_transactions_of(view))
-    endpoint = make_endpoint(
-        view_name=f"{getattr(view, '__module__', '')}.{getattr(view, '__qualname__', 'view')}",
-        own_transactions=own.aliases,
-    )
+    endpoint = make_endpoint(view_name=name_of_view(view), own_transactions=own.aliases)
     refuse_lease_in_a_transaction(view, endpoint.policy)
     if iscoroutinefunction(view):
         endpoint.policy.refuse_async()

@@ -14,7 +14,7 @@ from .conf import settings
 from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
 from .http.arriving import count_stream
-from .http.placement import is_settled, refuse_inner_authentication
+from .http.placement import is_settled, name_of_view, refuse_inner_authentication
 from .http.requests import SAFE, is_keyed, is_unsafe, meta_name
 from .http.transactions import own_transactions_of
 from .policy import Policy
@@ -120,6 +120,6 @@ def _endpoint(view: Any) -> Endpoint:
     return Endpoint(
         policy=Policy(),
         required=False,
-        view_name=f"{view.__module__}.{getattr(view, '__qualname__', type(view).__name__)}",
+        view_name=name_of_view(view),
         own_transactions=own_transactions_of(view),
     )

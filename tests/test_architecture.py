@@ -31,7 +31,7 @@ LAYERS = [
     {"http"},
     {"decorators", "middleware", "conditional", "locking"},
     {"statistics", "contrib", "words"},
-    {"checks", "lock_checks", "view_checks", "purge", "admin"},
+    {"checks", "lock_checks", "tenant_checks", "view_checks", "purge", "admin"},
     {"management", "testing", "apps", "templatetags"},
 ]
 """A module imports from the layers before its own, or from its own folder."""

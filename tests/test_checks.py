@@ -15,6 +15,7 @@ from django_redis.pool import ConnectionFactory
 from idempotency import InvalidBackend, checks, idempotent_view, lock, lock_checks
 from idempotency.models import IdempotencyRecord, Statistic, TransitionLog
 from idempotency.stores.database import DatabaseStore
+from idempotency.tenant_checks import check_tenants
 from idempotency.transitions.rows import check_log
 from tests.conftest import IN_REDIS
 from tests.models import Task
@@ -152,6 +153,20 @@ def test_sqlite_that_does_not_queue_is_told(monkeypatch):
     monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})
 
     assert found() == {"idempotency.W005"}
+
+
+@pytest.mark.parametrize("name", ["idempotency", "idempotency.apps.IdempotencyConfig"])
+@pytest.mark.parametrize("shared", [[], ["idempotency"]])
+def test_app_of_tenants_is_told(settings, name, shared):
+    settings.SHARED_APPS, settings.TENANT_APPS = shared, ["orders", name]
+
+    assert [told.id for told in check_tenants()] == ["idempotency.E040"]
+
+
+def test_app_that_tenants_share_is_right(settings):
+    settings.SHARED_APPS, settings.TENANT_APPS = ["idempotency"], ["orders"]
+
+    assert check_tenants() == []
 
 
 def test_two_packages_with_the_same_files_are_told(monkeypatch):

@@ -9,7 +9,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.http import (
     FileResponse,
     Http404,
@@ -23,6 +23,7 @@ from django.template.response import TemplateResponse
 from django.test import Client, RequestFactory
 from django.urls import path
 from django.utils.translation import gettext
+from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.gzip import gzip_page
 
@@ -483,6 +484,114 @@ def test_anonymous_callers_share_keys_whatever_address_they_claim(served):
     response = send(KEY, headers={"X-Forwarded-For": "10.0.0.2"})
 
     assert response["Idempotent-Replayed"] == "true"
+
+
+@pytest.mark.parametrize(
+    "header", ["Authorization", "X-API-Key", "Api-Key", "X-Session-Token", "X-Auth-Token"]
+)
+@pytest.mark.parametrize("protected", ["decorator", "middleware"])
+def test_view_that_finds_out_inside_who_calls_gives_no_answer_to_another(
+    served, protections, protected, header
+):
+    def view(request):
+        name = {"Bearer a": "ann", "Bearer b": "bob"}.get(request.headers.get(header))
+        if name is None:
+            return HttpResponse(status=401)
+        return JsonResponse({"of": name, **json.loads(effect(request).content)})
+
+    send = served(csrf_exempt(protections(protected, view)))
+    shown = ["Bearer a", "Bearer b", "Bearer wrong", "", "Bearer a"]
+    first, bob, wrong, nobody, again = (send(headers={header: one} if one else {}) for one in shown)
+
+    assert (first.json()["of"], bob.json()["of"]) == ("ann", "bob")
+    assert (wrong.status_code, nobody.status_code) == (401, 401)
+    assert again.content == first.content
+    assert again["Idempotent-Replayed"] == "true"
+    assert not IdempotencyRecord.objects.filter(scope__contains="Bearer").exists()
+    assert send("short", headers={header: "Bearer a"}).status_code == 400
+
+
+def test_tenants_with_a_schema_each_share_no_keys(served, monkeypatch):
+    """As django-tenants says whose request it is; users are numbered anew in each schema."""
+    ann = User.objects.create_user("ann")
+    client = Client()
+    client.force_login(ann)
+    send = served(idempotent_view(effect), client=client)
+
+    for schema in ("public", "a", "b"):
+        monkeypatch.setattr(connections["default"], "schema_name", schema, raising=False)
+        assert [send().has_header("Idempotent-Replayed") for _ in range(2)] == [False, True]
+
+    assert set(IdempotencyRecord.objects.values_list("scope", flat=True)) == {
+        f"user:{ann.pk}",
+        f"a:user:{ann.pk}",
+        f"b:user:{ann.pk}",
+    }
+
+
+def other_effect(request):
+    return effect(request)
+
+
+class OfOneHost(View):
+    def post(self, request):
+        return effect(request)
+
+
+class OfAnother(OfOneHost):
+    pass
+
+
+def choosing(get_response):
+    def choose(request):
+        request.urlconf = (path("served/", HOSTS[request.headers["X-Host"]], name="served"),)
+        return get_response(request)
+
+    return choose
+
+
+HOSTS = {}
+
+
+@pytest.mark.parametrize("protected", ["decorator", "middleware"])
+@pytest.mark.parametrize(
+    "views", [(OfOneHost, OfAnother), (effect, lambda request: effect(request))]
+)
+def test_views_of_two_sets_of_urls_share_no_keys(served, settings, protections, protected, views):
+    """As django-hosts chooses the URLs by the name of the host."""
+    views = [getattr(view, "as_view", lambda view=view: view)() for view in views]
+    served_there = [csrf_exempt(protections(protected, view)) for view in views]
+    HOSTS.update(zip("ab", served_there, strict=True))
+    settings.MIDDLEWARE = [f"{__name__}.choosing", *dict.fromkeys(settings.MIDDLEWARE)]
+    send = served(effect)
+
+    first, second, again = (send(headers={"X-Host": host}) for host in "aba")
+
+    assert first.json() != second.json()
+    assert again.content == first.content
+    assert Effect.objects.count() == 2
+
+
+def test_final_may_undo_what_the_view_wrote(served):
+    """As for GraphQL, whose errors are told by 200."""
+
+    def is_without_errors(response):
+        if "errors" not in json.loads(response.content):
+            return True
+        transaction.set_rollback(True)
+        return False
+
+    def view(request):
+        effect(request)
+        return JsonResponse(answers.pop())
+
+    answers = [{"data": 1}, {"errors": ["why"]}]
+    send = served(idempotent_view(final=is_without_errors)(view))
+    first, second, third = send(), send(), send()
+
+    assert (first.json(), second.json()) == ({"errors": ["why"]}, {"data": 1})
+    assert third["Idempotent-Replayed"] == "true"
+    assert Effect.objects.count() == 1
 
 
 def tenant(request):

@@ -15,6 +15,7 @@ from django.contrib.auth.models import AnonymousUser, User
 from django.db import connections
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient
+from django.test.utils import isolate_apps
 from django.urls import path
 from ninja import Header, NinjaAPI, Router, Schema, Status
 from ninja.decorators import decorate_view
@@ -28,6 +29,7 @@ from ninja.throttling import BaseThrottle
 from idempotency import StaleObject, not_idempotent, view_checks
 from idempotency.contrib.ninja import add_exception_handlers, idempotent_operation
 from idempotency.contrib.ninja.operations import _Guard
+from idempotency.http.principals import scope_of_principal
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, run_async
 from tests.models import Effect
@@ -630,11 +632,11 @@ def test_two_first_requests_at_once_protect_the_operation_once(api, serve, monke
     monkeypatch.setattr(_Guard, "_around", late)
     send, answers = serve(), []
 
-    def post(name):
-        answers.append(send(as_=name))
+    def post():
+        answers.append(send())
         connections.close_all()
 
-    threads = [threading.Thread(target=post, args=[name]) for name in ("ada", "bob")]
+    threads = [threading.Thread(target=post) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -789,3 +791,19 @@ def test_caller_whom_nobody_can_tell_apart_is_refused_loudly(api, serve):
     assert not Effect.objects.exists()
     assert [send(at="/api/own").status_code for _ in range(2)] == [200, 200]
     assert IdempotencyRecord.objects.get().scope == "claims:1"
+
+
+@isolate_apps("tests")
+def test_child_of_the_model_of_users_is_the_same_user():
+    class Customer(User):
+        class Meta:
+            app_label = "tests"
+
+    class Renamed(User):
+        class Meta:
+            app_label = "tests"
+            proxy = True
+
+    found = [User(pk=7), Renamed(pk=7), Customer(id=7, user_ptr_id=7)]
+
+    assert {scope_of_principal(one) for one in found} == {"user:7"}

@@ -40,6 +40,13 @@ def refuse_inner_authentication(view: Any) -> None:
         )
 
 
+def name_of_view(view: Any) -> str:
+    """Give the dotted name of *view*: of its class, if it is what `as_view()` gives."""
+    named = getattr(view, "view_class", view)
+    name = getattr(named, "__qualname__", None) or type(named).__name__
+    return f"{getattr(named, '__module__', '')}.{name}"
+
+
 def frameworks_of(view: Any) -> set[str]:
     """Give the packages of those frameworks that serve *view* and authenticate inside."""
     found = list(layers(view))

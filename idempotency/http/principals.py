@@ -1,4 +1,4 @@
-"""Who calls, as an authentication inside of a framework says."""
+"""Who calls, as an authentication, or for want of one the request itself, says."""
 
 from __future__ import annotations
 
@@ -6,8 +6,51 @@ import hashlib
 from typing import Any, cast
 from uuid import UUID
 
-from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection
 from django.db.models import Model
+from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
+
+ANONYMOUS = "anonymous"
+CREDENTIALS = (
+    "HTTP_AUTHORIZATION",
+    "HTTP_API_KEY",
+    "HTTP_X_ACCESS_TOKEN",
+    "HTTP_X_API_KEY",
+    "HTTP_X_AUTH_TOKEN",
+    "HTTP_X_SESSION_TOKEN",
+)
+"""The headers by which a view may find out itself who calls."""
+
+
+def scope_of_request(request: HttpRequest) -> str | None:
+    """Give who may share keys, if Django has found the user that calls."""
+    user = getattr(request, "user", None)
+    if user is None or not user.is_authenticated:
+        return None
+    return of_tenant(f"user:{user.pk}")
+
+
+def scope_of_stranger(request: HttpRequest) -> str:
+    """
+    Give who may share keys where nobody has said who calls.
+
+    Those who have shown the same credentials are one caller: a view that asks for them inside is
+    not to have its answer given to others. Of what may be a password, no plain digest is kept.
+    """
+    shown = [(name, request.META[name]) for name in CREDENTIALS if name in request.META]
+    if not shown:
+        return of_tenant(ANONYMOUS)
+    digest = salted_hmac("idempotency.credentials", repr(shown), algorithm="sha256").hexdigest()
+    return of_tenant(f"credentials:{digest[:32]}")
+
+
+def of_tenant(scope: str) -> str:
+    """Give *scope* within the tenant of this request, as django-tenants says by its schema."""
+    schema = getattr(connection, "schema_name", None) or "public"
+    return scope if schema == "public" else f"{schema}:{scope}"
 
 
 def is_anybody(principal: Any) -> bool:
@@ -24,18 +67,27 @@ def scope_of_principal(principal: Any) -> str:
     Raises: `TypeError` if nobody can tell callers apart by what *principal* is.
     """
     if isinstance(principal, Model):
+        user = _user_model()
+        if user is not None and isinstance(principal, user):
+            # A child of it in another table is the same user.
+            return of_tenant(f"user:{getattr(principal, user._meta.pk.attname)}")
         label = cast(type[Model], principal._meta.concrete_model)._meta.label
-        # Where the app of Django for users is not installed, this names none.
-        is_user = label == settings.AUTH_USER_MODEL
-        return f"user:{principal.pk}" if is_user else f"{label.lower()}:{principal.pk}"
+        return of_tenant(f"{label.lower()}:{principal.pk}")
     if isinstance(principal, str | bytes | int | UUID) and not isinstance(principal, bool):
         # It may be the secret itself.
         told = f"{type(principal).__name__} {principal!r}"
-        return f"auth:{hashlib.sha256(told.encode()).hexdigest()[:32]}"
+        return of_tenant(f"auth:{hashlib.sha256(told.encode()).hexdigest()[:32]}")
     kind = type(principal)
     if getattr(principal, "pk", None) is not None:
-        return f"{kind.__module__}.{kind.__qualname__}:{principal.pk}"
+        return of_tenant(f"{kind.__module__}.{kind.__qualname__}:{principal.pk}")
     raise TypeError(
         f"Nobody can tell callers apart by a {kind.__name__}, which authentication has returned."
         " Give scope=, a function of the request, or set IDEMPOTENCY_SCOPE."
     )
+
+
+def _user_model() -> type[Model] | None:
+    try:
+        return get_user_model()
+    except ImproperlyConfigured:  # The app of Django for users is not installed.
+        return None

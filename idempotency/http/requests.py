@@ -16,12 +16,12 @@ from ..keys import GUESSABLE_BELOW, parse_key
 from ..outlines import Outline
 from .arriving import keep_small_body, length_of
 from .bodies import canonical_body
+from .principals import scope_of_request, scope_of_stranger
 
 Scope = Callable[[HttpRequest], str]
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 WHEN_KEYED = frozenset({"PUT", "DELETE"})
-ANONYMOUS = "anonymous"
 OUTLINED = 65_536
 """Bytes of the longest body that has an outline: it is read for that a second time."""
 
@@ -67,22 +67,22 @@ def key_of(request: HttpRequest, *, required: bool) -> str | None:
 
 def scope_of(request: HttpRequest, scope: Scope | None, key: str) -> str:
     """
-    Give who may share the key: the user, or what *scope* or `IDEMPOTENCY_SCOPE` says.
+    Give who may share the key: the caller, or what *scope* or `IDEMPOTENCY_SCOPE` says.
 
     Raises: `KeyInvalid` if anonymous callers share it and it could be guessed.
     """
     find: Scope | None = scope or settings_scope()
     if find is not None:
         return find(request)
-    user = getattr(request, "user", None)
-    if user is not None and user.is_authenticated:
-        return f"user:{user.pk}"
+    known = scope_of_request(request)
+    if known is not None:
+        return known
     if len(key) < GUESSABLE_BELOW:
         raise KeyInvalid(
             f"Without authentication the idempotency key needs at least {GUESSABLE_BELOW}"
             " characters that nobody can guess, such as a UUID."
         )
-    return ANONYMOUS
+    return scope_of_stranger(request)
 
 
 def settings_scope() -> Scope | None:
@@ -94,7 +94,11 @@ def settings_scope() -> Scope | None:
 def operation_of(request: HttpRequest, view_name: str) -> str:
     """Give what the request does: its method, and the name of its view, else *view_name*."""
     match = request.resolver_match
-    return f"{request.method} {match.view_name if match is not None else view_name}"
+    if match is None:
+        return f"{request.method} {view_name}"
+    # Names are those of one set of URLs, and a middleware has chosen another one here.
+    own = f" {view_name}" if getattr(request, "urlconf", None) is not None else ""
+    return f"{request.method} {match.view_name}{own}"
 
 
 def request_id_of(request: HttpRequest) -> str:
