@@ -18,7 +18,15 @@ from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.csrf import csrf_exempt
-from rest_framework import exceptions, mixins, permissions, renderers, serializers, throttling
+from rest_framework import (
+    exceptions,
+    mixins,
+    permissions,
+    renderers,
+    serializers,
+    throttling,
+    views,
+)
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.decorators import action, authentication_classes, permission_classes
 from rest_framework.generics import CreateAPIView
@@ -623,6 +631,28 @@ def test_handler_of_the_project_may_answer_in_its_own_way(served):
     response = served(Own.as_view())(key=None)
 
     assert (response.status_code, response.json()) == (418, {"own": "KeyMissing"})
+
+
+def test_handler_that_knows_no_error_of_ours_hides_none(served):
+    """As many projects have it, and drf-standardized-errors: what is unknown is a 500."""
+
+    class Own(Plain):
+        def get_exception_handler(self):
+            def handle(error, context):
+                known = views.exception_handler(error, context)
+                return known or Response({"detail": "Server error"}, status=500)
+
+            return handle
+
+        def post(self, request):
+            return Response(request.data["missing"])
+
+    send = served(Own.as_view())
+    missing, short, unknown = send(key=None), send(key="short"), send()
+
+    assert (missing.status_code, missing.json()["type"][-11:]) == (400, "key-missing")
+    assert (short.status_code, short.json()["type"][-11:]) == (400, "key-invalid")
+    assert (unknown.status_code, unknown.json()) == (500, {"detail": "Server error"})
 
 
 def test_views_without_protection_tell_our_errors_by_the_handler(served, settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from django.http import HttpResponseBase
@@ -30,7 +31,9 @@ class ProblemMixin(FirstMixin, Base):  # type: ignore[misc]
             return told
         handler = self.get_exception_handler()
         told = handler(error, self.get_exception_handler_context())
-        response: Any = tell(error) if told is None else told
+        # Handlers that tell all errors tell those by 500 which they do not know.
+        is_unknown = told is None or told.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+        response: Any = tell(error) if is_unknown else told
         response.exception = True
         return response  # type: ignore[no-any-return]
 
