@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import pickle
+import ssl
 import threading
 import time
 import uuid
@@ -18,6 +19,7 @@ import anyio
 import httpx
 import pytest
 import requests
+import trustme
 
 from idempotency.contrib.client import Retries, new_key
 from idempotency.contrib.client.httpx import AsyncIdempotentTransport, IdempotentTransport
@@ -326,6 +328,56 @@ def test_file_is_read_again_from_where_it_began(server):
 
     assert by_requests(server, content=file).status_code == 201
     assert [body for *_, body in server.heard] == [b"and body"] * 2
+
+
+@pytest.mark.parametrize("same_key", [True, False])
+@libraries
+def test_media_type_may_be_written_in_capitals(server, send, same_key):
+    _, headers, body = problem(409, same_key)
+    server.script = [(409, {**headers, "Content-Type": "application/problem+JSON"}, body)]
+
+    assert send(server).status_code == (201 if same_key else 409)
+
+
+@libraries
+def test_twin_is_asked_for_before_its_lease_is_over(server, send):
+    server.script = [problem(409, True, **{"Retry-After": "3600"})]
+
+    assert send(server).status_code == 201
+
+
+@libraries
+def test_connection_that_fails_for_its_certificate_is_not_tried_again(server, send):
+    tries = []
+
+    class Telling(ssl.SSLSocket):
+        def do_handshake(self, *args, **kwargs):
+            tries.append(1)
+            super().do_handshake(*args, **kwargs)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslsocket_class = Telling
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.url = server.url.replace("http:", "https:")
+
+    with pytest.raises((httpx.ConnectError, requests.exceptions.SSLError)):
+        send(server)
+
+    assert len(tries) == 1
+    assert not server.heard
+
+
+def test_stream_of_an_adapter_around_is_left_to_its_reader(server):
+    class Outer(IdempotentAdapter):
+        def send(self, request, stream=False, timeout=None, verify=True, cert=None, proxies=None):
+            return super().send(request, stream, timeout, verify, cert, proxies)
+
+    with requests.Session() as session:
+        session.mount("http://", Outer(retries=QUICK))
+        response = session.post(server.url, stream=True)
+        assert not response._content_consumed
+        assert response.content == b"done"
 
 
 @pytest.mark.parametrize("seconds", [0, 1])

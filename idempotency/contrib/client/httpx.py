@@ -9,7 +9,7 @@ from typing import cast
 import anyio
 import httpx
 
-from .retrying import Retries, new_key
+from .retrying import Retries, is_of_a_certificate, new_key
 
 BROKEN = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
 """What may have another end the next time."""
@@ -44,8 +44,8 @@ class IdempotentTransport(httpx.BaseTransport):
                 response = self.transport.handle_request(request)
                 if sending.may_read(response):
                     raw = _read(response)
-            except BROKEN:
-                pause = sending.pause_after_break()
+            except BROKEN as error:
+                pause = sending.pause_after_break(error)
                 if pause is None:
                     raise
             else:
@@ -77,8 +77,8 @@ class AsyncIdempotentTransport(httpx.AsyncBaseTransport):
                 response = await self.transport.handle_async_request(request)
                 if sending.may_read(response):
                     raw = await _aread(response)
-            except BROKEN:
-                pause = sending.pause_after_break()
+            except BROKEN as error:
+                pause = sending.pause_after_break(error)
                 if pause is None:
                     raise
             else:
@@ -112,10 +112,12 @@ class _Sending:
         is_short = _is_short(response.headers)
         return self.may_repeat and (is_short or self.retries.may_ask(response.status_code))
 
-    def pause_after_break(self) -> float | None:
+    def pause_after_break(self, error: Exception) -> float | None:
         """Give the seconds after which to send it again, if no whole answer came, or None."""
         self.sent += 1
-        return self.retries.pause_after(self.sent, None, {}, b"") if self.may_repeat else None
+        if not self.may_repeat or is_of_a_certificate(error):
+            return None
+        return self.retries.pause_after(self.sent, None, {}, b"")
 
     def pause_after(self, response: httpx.Response, raw: bytes | None) -> float | None:
         """Give the seconds after which to send it again because of *response*, or None."""

@@ -9,7 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from requests.utils import rewind_body
 
-from .retrying import Retries, new_key
+from .retrying import Retries, is_of_a_certificate, new_key
 
 BROKEN = (
     requests.ConnectionError,
@@ -36,7 +36,7 @@ class IdempotentAdapter(HTTPAdapter):
         super().__init__(**options)
 
     def send(
-        self, request: requests.PreparedRequest, *args: Any, **kwargs: Any
+        self, request: requests.PreparedRequest, stream: bool = False, *args: Any, **kwargs: Any
     ) -> requests.Response:
         if self.retries.needs_key(request.method or "", request.headers):
             request.headers[self.retries.header] = new_key()
@@ -44,16 +44,16 @@ class IdempotentAdapter(HTTPAdapter):
         while True:
             sent += 1
             try:
-                response = super().send(request, *args, **kwargs)
-                if self._may_read(request, response, is_stream=kwargs.get("stream", False)):
+                response = super().send(request, stream, *args, **kwargs)
+                if self._may_read(request, response, is_stream=stream):
                     response.content  # noqa: B018 - it may break off, and is kept by being read.
             except requests.exceptions.ContentDecodingError:
                 status, headers = response.status_code, response.headers
                 pause = self.retries.pause_after(sent, status, headers, b"")
                 if pause is None:
                     raise
-            except BROKEN:
-                pause = self._pause_after_break(request, sent)
+            except BROKEN as error:
+                pause = self._pause_after_break(request, sent, error)
                 if pause is None:
                     raise
             else:
@@ -63,8 +63,10 @@ class IdempotentAdapter(HTTPAdapter):
             time.sleep(pause)
             _rewind(request)
 
-    def _pause_after_break(self, request: requests.PreparedRequest, sent: int) -> float | None:
-        may_repeat = self._may_repeat(request)
+    def _pause_after_break(
+        self, request: requests.PreparedRequest, sent: int, error: Exception
+    ) -> float | None:
+        may_repeat = self._may_repeat(request) and not is_of_a_certificate(error)
         return self.retries.pause_after(sent, None, {}, b"") if may_repeat else None
 
     def _pause_after(

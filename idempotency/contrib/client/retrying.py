@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 from ...keys import uuid7
@@ -37,7 +39,8 @@ class Retries:
     Args:
         attempts: how often it is sent at most.
         pause: the first pause where the server names none; each further one is twice as long.
-        longest: the longest pause; a server that asks for a longer one is not asked again.
+        longest: the longest pause; a server that asks for a longer one is not asked again, unless
+            it says that a twin still runs.
         header: the name of the header that carries the key.
 
     Raises: `ValueError` for numbers that make no sense.
@@ -79,7 +82,9 @@ class Retries:
             # Of its half at least, so that clients that failed together do not come together.
             most = min(self.longest, self.pause * 2 ** (sent - 1))
             return random.uniform(most / 2, most)  # noqa: S311 - not a secret.
-        return asked if asked <= self.longest else None
+        # A twin that still runs may be asked for earlier: its lease says when it would be over.
+        is_twin = status == HTTPStatus.CONFLICT
+        return min(asked, self.longest) if is_twin or asked <= self.longest else None
 
 
 def _said(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, float | None]:
@@ -91,7 +96,7 @@ def _said(status: int, headers: Mapping[str, str], body: bytes) -> tuple[bool, f
 
 
 def _retry_member(headers: Mapping[str, str], body: bytes) -> Any:
-    if "json" not in headers.get("Content-Type", ""):
+    if "json" not in headers.get("Content-Type", "").lower():
         return None
     try:
         problem = json.loads(body)
@@ -112,3 +117,13 @@ def _retry_after(value: str | None) -> float | None:
         return None
     aware = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
     return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def is_of_a_certificate(error: BaseException) -> bool:
+    """Whether a connection failed for a certificate, which is the same the next time."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
