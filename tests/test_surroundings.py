@@ -125,6 +125,54 @@ def test_project_that_protects_no_view_is_left_alone(served, cors, settings):
     assert len(view_checks.check_headers_of_other_origins()) == 2
 
 
+def policy(get_response):
+    """As ContentSecurityPolicyMiddleware does, of Django 6 and of django-csp."""
+
+    def apply(request):
+        response = get_response(request)
+        config = getattr(response, "_csp_config", {"default-src": ["none"]})
+        if not getattr(response, "_csp_exempt", False):
+            rules = (f"{name} {' '.join(sorted(values))}" for name, values in config.items())
+            response["Content-Security-Policy"] = "; ".join(rules)
+        return response
+
+    return apply
+
+
+@pytest.mark.parametrize("of_middleware", [False, True])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"xframe_options_exempt": True},
+        {"_csp_exempt": True},
+        {"_csp_config": {"script-src": {"self", "cdn.example"}, "img-src": ("*",)}},
+        {"xframe_options_exempt": True, "_csp_config": {}, "_csp_update": object()},
+    ],
+)
+def test_replay_has_the_headers_that_the_view_has_asked_middleware_for(
+    served, settings, attributes, of_middleware
+):
+    settings.MIDDLEWARE = [
+        f"{__name__}.policy",
+        "django.middleware.clickjacking.XFrameOptionsMiddleware",
+        *settings.MIDDLEWARE,
+        *([view_checks.MIDDLEWARE] if of_middleware else []),
+    ]
+
+    def view(request):
+        response = HttpResponse("done")
+        vars(response).update(attributes)
+        return response
+
+    send = served(view if of_middleware else idempotent_view(view))
+    first, second = send(), send()
+
+    assert second["Idempotent-Replayed"] == "true"
+    assert {**second.headers} == {**first.headers, "Idempotent-Replayed": "true"}
+    assert first.has_header("X-Frame-Options") != ("xframe_options_exempt" in attributes)
+
+
 def test_session_and_messages_are_changed_once(served):
     @idempotent_view
     def order(request):

@@ -26,7 +26,7 @@ class Shown:
 
 def shown(record: IdempotencyRecord) -> Shown:
     """Give the answer of *record*."""
-    headers = record.headers or []
+    headers = [[name, value] for name, value in record.headers or [] if name]
     body = None if record.body is None else bytes(record.body)
     text = None if body is None else _text(body)
     return Shown(

@@ -15,6 +15,7 @@ from ..codecs import Verdict
 from ..conf import settings
 from ..exceptions import ReplayUnavailable
 from ..stores.base import Answer
+from .attributes import NAME, kept_attributes, set_attributes
 from .marks import REPLAYED
 
 FREEING = frozenset({401, 403, 407, 408, 409, 413, 415, 423, 425, 429})
@@ -107,6 +108,7 @@ class ResponseCodec:
     def dump(self, response: HttpResponseBase) -> Answer:
         dropped = DROPPED.union(name.lower() for name in settings.DROP_HEADERS)
         headers = [[name, value] for name, value in response.items() if name.lower() not in dropped]
+        headers += kept_attributes(response)
         return Answer(response.status_code, headers, self._body(response))
 
     def dump_error(self, error: BaseException) -> Answer:
@@ -114,6 +116,7 @@ class ResponseCodec:
 
     def load(self, answer: Answer) -> HttpResponseBase:
         headers = dict(answer.headers or [])
+        attributes = headers.pop(NAME, None)
         if answer.body is None or answer.status is None:
             raise ReplayUnavailable(location=headers.get("Location"))
         response = HttpResponse(answer.body, status=answer.status)
@@ -121,6 +124,7 @@ class ResponseCodec:
         for name, value in headers.items():
             response[name] = value
         response[REPLAYED] = "true"
+        set_attributes(response, attributes)
         return response
 
     def _in_language(self, response: Any) -> Any:
