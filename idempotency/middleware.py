@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
+from django.urls import URLPattern, URLResolver
 
 from .conf import settings
 from .exceptions import IdempotencyError
@@ -19,7 +20,7 @@ from .http.requests import SAFE, is_keyed, is_unsafe, meta_name
 from .http.transactions import own_transactions_of
 from .policy import Policy
 
-View = TypeVar("View", bound=Callable[..., Any])
+View = TypeVar("View", bound=Callable[..., Any] | tuple[Any, Any, Any])
 
 
 class IdempotencyMiddleware:
@@ -99,13 +100,25 @@ def not_idempotent(view: View) -> View:
     """
     Let the middleware leave *view* alone: a key that comes with its requests is not heeded.
 
-    For functions, for `dispatch` of a class (through `method_decorator`), and for what `as_view()`
-    gives.
+    For functions, for `dispatch` of a class (through `method_decorator`), for what `as_view()`
+    gives, and for all views of what `include()` gives.
     """
+    if isinstance(view, tuple):
+        for each in _views_of(getattr(view[0], "urlpatterns", view[0])):
+            not_idempotent(each)
+        return view
     if isinstance(view, type) or not callable(view):
         raise TypeError(f"not_idempotent marks functions, not {view!r}.")
     view.not_idempotent = True  # type: ignore[attr-defined]
     return view
+
+
+def _views_of(patterns: Sequence[URLPattern | URLResolver]) -> Iterator[Callable[..., Any]]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _views_of(pattern.url_patterns)
+        else:
+            yield pattern.callback
 
 
 def _is_keyed(request: HttpRequest, view: Any) -> bool:

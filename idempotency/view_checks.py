@@ -63,7 +63,7 @@ def check_views_of_the_middleware(
             f"{name} authenticates inside, where the middleware cannot see who calls: a request"
             " with a key would be refused.",
             hint="Protect it from inside, as the documentation of its framework here says, or mark"
-            " it with not_idempotent.",
+            " it, or the URLs of others: path('auth/', not_idempotent(include('…'))).",
             id="idempotency.E038",
         )
         for name in sorted(names)

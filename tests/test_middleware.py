@@ -1,15 +1,20 @@
 """The middleware: every request with a key, whatever its view."""
 
+from types import ModuleType
+
 import pytest
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client
+from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.views import APIView
 
-from idempotency import LockUnavailable, idempotent_view
+from idempotency import LockUnavailable, idempotent_view, not_idempotent
 from idempotency.models import IdempotencyRecord
+from idempotency.view_checks import check_views_of_the_middleware
 from tests.conftest import KEY, Sender, run_async
 from tests.models import Effect
 
@@ -232,6 +237,33 @@ def test_request_is_undone_under_atomic_requests(served, atomic_requests):
 
     assert send().status_code == 503
     assert not Effect.objects.exists()
+
+
+def of_a_package():
+    """As django-rest-knox has them: views of a framework that authenticate inside."""
+
+    class Login(APIView):
+        authentication_classes = ()
+
+        def post(self, request):
+            return HttpResponse("logged in")
+
+    module = ModuleType("package.urls")
+    inner = [path("deep/", Login.as_view())]
+    module.urlpatterns = [path("login/", Login.as_view()), path("inner/", include(inner))]
+    return include(module)
+
+
+def test_urls_of_another_package_may_be_left_out(served, settings):
+    settings.ROOT_URLCONF = (path("auth/", of_a_package()),)
+    assert {told.id for told in check_views_of_the_middleware()} == {"idempotency.E038"}
+
+    send = served(effect, path("auth/", not_idempotent(of_a_package())))
+
+    for at in ("/auth/login/", "/auth/inner/deep/"):
+        assert [send(path=at).content for _ in range(2)] == [b"logged in"] * 2
+    assert not check_views_of_the_middleware()
+    assert not IdempotencyRecord.objects.exists()
 
 
 @pytest.mark.parametrize("module", ["rest_framework.views", "ninja.operation"])

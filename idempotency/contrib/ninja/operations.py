@@ -97,7 +97,8 @@ def _join(protected: Any, endpoint: Endpoint, operation: Operation) -> None:
         raise TypeError(
             f"A decorator stands above idempotent_operation on {endpoint.view_name}, and would get"
             " a replay in place of a result. Put it below, where its work is part of what takes"
-            " effect once, or, if it handles responses, into decorate_view(…)."
+            " effect once, or, if it handles responses, into decorate_view(…). A controller of"
+            " django-ninja-extra is one as well: call run_once in its methods."
         )
     if getattr(operation, "stream_format", None) is not None:
         raise TypeError(f"{endpoint.view_name} streams its answer, which cannot be protected.")
