@@ -169,6 +169,12 @@ def test_app_that_tenants_share_is_right(settings):
     assert check_tenants() == []
 
 
+def test_database_that_cannot_keep_records_is_told(monkeypatch):
+    monkeypatch.setattr(type(connections["default"]), "vendor", "oracle")
+
+    assert "idempotency.E003" in {told.id for told in checks.check_stores()}
+
+
 def test_two_packages_with_the_same_files_are_told(monkeypatch):
     monkeypatch.setattr(checks.metadata, "distribution", lambda name: name)
 

@@ -511,6 +511,24 @@ def test_view_that_finds_out_inside_who_calls_gives_no_answer_to_another(
     assert send("short", headers={header: "Bearer a"}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "AWS4-HMAC-SHA256 Credential=a/20261127/eu, Signature={}",
+        'Digest username="ann", nc={}',
+        'OAuth oauth_consumer_key="a", oauth_nonce="{}"',
+        "HMAC a:{}",
+    ],
+)
+def test_retry_that_is_signed_anew_is_still_the_same_call(served, signed):
+    send = served(idempotent_view(effect))
+
+    first, second = (send(headers={"Authorization": signed.format(sign)}) for sign in (1, 2))
+
+    assert second["Idempotent-Replayed"] == "true"
+    assert first.content == second.content
+
+
 def test_tenants_with_a_schema_each_share_no_keys(served, monkeypatch):
     """As django-tenants says whose request it is; users are numbered anew in each schema."""
     ann = User.objects.create_user("ann")

@@ -77,10 +77,10 @@ def test_waiter_that_lives_on_when_the_clock_went_back_keeps_its_place(name):
 
 
 def test_caller_waits_in_patience_for_a_redis_with_a_short_time_out(settings, name):
-    keep_in(settings, SOCKET_TIMEOUT=0.05)
+    keep_in(settings, SOCKET_TIMEOUT=0.2)
 
     with Elsewhere("default", name) as other:
-        threading.Timer(0.5, other.may_go.set).start()
+        threading.Timer(0.8, other.may_go.set).start()
         with lock(name, wait=20) as held:
             held.assert_held()
 

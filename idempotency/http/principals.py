@@ -24,6 +24,9 @@ CREDENTIALS = (
 )
 """The headers by which a view may find out itself who calls."""
 
+LASTING = frozenset({"api-key", "apikey", "basic", "bearer", "dpop", "jwt", "key", "token"})
+"""The schemes of `Authorization` that say the same at each try: signatures and digests do not."""
+
 
 def scope_of_request(request: HttpRequest) -> str | None:
     """Give who may share keys, if Django has found the user that calls."""
@@ -40,11 +43,17 @@ def scope_of_stranger(request: HttpRequest) -> str:
     Those who have shown the same credentials are one caller: a view that asks for them inside is
     not to have its answer given to others. Of what may be a password, no plain digest is kept.
     """
-    shown = [(name, request.META[name]) for name in CREDENTIALS if name in request.META]
+    given = [(name, request.META[name]) for name in CREDENTIALS if name in request.META]
+    shown = [(name, value) for name, value in given if _is_lasting(name, value)]
     if not shown:
         return of_tenant(ANONYMOUS)
     digest = salted_hmac("idempotency.credentials", repr(shown), algorithm="sha256").hexdigest()
     return of_tenant(f"credentials:{digest[:32]}")
+
+
+def _is_lasting(name: str, value: str) -> bool:
+    scheme, _, rest = value.strip().partition(" ")
+    return name != "HTTP_AUTHORIZATION" or not rest or scheme.lower() in LASTING
 
 
 def of_tenant(scope: str) -> str:

@@ -23,7 +23,7 @@ from ..rollbacks import is_nested
 from ..tables import check_table
 from . import rows
 from .base import Answer, BaseStore, Bid, Call, Claim, Seen, State
-from .dialects import dialect_of
+from .dialects import VENDORS, dialect_of
 from .reaching import Transaction, begin, reach
 from .recent import Recent
 from .sql import Dialect, held, never
@@ -194,9 +194,13 @@ class DatabaseStore(BaseStore):
         return self.in_transaction and transaction.get_rollback(using=self.using)
 
     def check(self) -> list[CheckMessage]:
-        if self.using in connections:
+        where = f"IDEMPOTENCY_STORES[{self.alias!r}]"
+        if self.using not in connections:
+            message = f"{where}: there is no database {self.using!r}."
+        elif self.connection.vendor not in VENDORS:
+            message = f"{where}: records cannot be kept in {self.connection.vendor}."
+        else:
             return []
-        message = f"IDEMPOTENCY_STORES[{self.alias!r}]: there is no database {self.using!r}."
         return [Error(message, id="idempotency.E003")]
 
     def check_service(self) -> list[CheckMessage]:

@@ -121,6 +121,9 @@ class SQLite(SQLiteClock, Dialect):
         return Found(made=False, seen=self.look(cursor, record))
 
 
+VENDORS = frozenset({"postgresql", "sqlite", "mysql"})
+
+
 def dialect_of(connection: BaseDatabaseWrapper, table: str) -> Dialect:
     """Give the dialect of *connection*'s database."""
     if connection.vendor == "postgresql":
