@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.apps.config import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
@@ -24,6 +25,7 @@ from .http.placement import (
 from .http.transactions import has_lease
 
 CORS_MIDDLEWARE = "corsheaders.middleware.CorsMiddleware"
+REVISIONS = "reversion.middleware.RevisionMiddleware"
 
 
 @register(Tags.urls)
@@ -44,6 +46,30 @@ def check_protected_methods(
         )
         for name in sorted(names)
     ]
+
+
+@register(Tags.urls)
+def check_transactions_of_middleware(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell of views whose claim django-reversion would wrap into a transaction."""
+    is_asked = REVISIONS in settings.MIDDLEWARE and getattr(settings, "ROOT_URLCONF", None)
+    views = _views(get_resolver()) if is_asked else iter(())
+    return [
+        Error(
+            f"{name} has a lease, and {REVISIONS} opens a transaction around it: each request would"
+            " be refused.",
+            hint="Use a subclass of that middleware with atomic = False, or with a"
+            " request_creates_revision() that leaves the view out.",
+            id="idempotency.E041",
+        )
+        for name in sorted({_name_of(view) for view in views if _is_leased(view)})
+    ]
+
+
+def _is_leased(view: Any) -> bool:
+    endpoint = getattr(view, "idempotent_endpoint", None)
+    return endpoint is not None and (iscoroutinefunction(view) or has_lease(endpoint.policy))
 
 
 @register(Tags.urls)

@@ -17,6 +17,7 @@ from idempotency.models import IdempotencyRecord, Statistic, TransitionLog
 from idempotency.stores.database import DatabaseStore
 from idempotency.tenant_checks import check_tenants
 from idempotency.transitions.rows import check_log
+from idempotency.view_checks import check_transactions_of_middleware
 from tests.conftest import IN_REDIS
 from tests.models import Task
 
@@ -167,6 +168,33 @@ def test_app_that_tenants_share_is_right(settings):
     settings.SHARED_APPS, settings.TENANT_APPS = ["idempotency"], ["orders"]
 
     assert check_tenants() == []
+
+
+def test_lease_in_a_transaction_of_a_middleware_is_told(settings):
+    @idempotent_view
+    async def waiting(request):
+        """Have a lease, as every asynchronous view."""
+
+    @idempotent_view(mode="lease")
+    def leased(request):
+        """Have a lease as well."""
+
+    @idempotent_view
+    def atomic(request):
+        """Be part of the transaction."""
+
+    views = [waiting, leased, atomic, HttpResponse]
+    settings.ROOT_URLCONF = tuple(path(f"{view.__name__}/", view) for view in views)
+    assert check_transactions_of_middleware() == []
+    settings.MIDDLEWARE = ["reversion.middleware.RevisionMiddleware", *settings.MIDDLEWARE]
+
+    told = check_transactions_of_middleware()
+
+    assert {message.id for message in told} == {"idempotency.E041"}
+    assert [message.msg.partition(" ")[0].rpartition(".")[2] for message in told] == [
+        "leased",
+        "waiting",
+    ]
 
 
 def test_database_that_cannot_keep_records_is_told(monkeypatch):
