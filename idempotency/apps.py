@@ -1,6 +1,7 @@
 """The app as Django sees it."""
 
 from django.apps import AppConfig
+from django.core.signals import request_started
 from django.utils.translation import gettext_lazy as _
 
 
@@ -16,6 +17,8 @@ class IdempotencyConfig(AppConfig):
             tenant_checks,
             view_checks,
         )
+        from .http.arriving import count_body
         from .statistics import listening
 
         listening.connect()
+        request_started.connect(count_body, dispatch_uid="idempotency")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -14,9 +14,9 @@ from django.urls import URLPattern, URLResolver
 from .conf import settings
 from .exceptions import IdempotencyError
 from .http import Endpoint, problem_response
-from .http.arriving import count_stream
+from .http.arriving import meta_name
 from .http.placement import is_settled, name_of_view, refuse_inner_authentication
-from .http.requests import SAFE, is_keyed, is_unsafe, meta_name
+from .http.requests import SAFE, is_unsafe
 from .http.transactions import own_transactions_of
 from .policy import Policy
 
@@ -42,9 +42,16 @@ class IdempotencyMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Any:
-        if is_keyed(request):
-            count_stream(request)  # The check for CSRF may read a form before the view is called.
-        return self.get_response(request)
+        if self.is_async:
+            return self._acall(request)
+        response = self.get_response(request)
+        _raise_what_was_hidden(request)
+        return response
+
+    async def _acall(self, request: HttpRequest) -> Any:
+        response = await self.get_response(request)
+        _raise_what_was_hidden(request)
+        return response
 
     @property
     def process_view(self) -> Callable[..., Any]:
@@ -65,7 +72,7 @@ class IdempotencyMiddleware:
         try:
             return serve(request, respond)
         except Exception as error:
-            return _Raised(error)
+            return _Raised(request, error)
 
     async def _aprocess_view(
         self, request: HttpRequest, view: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -77,7 +84,11 @@ class IdempotencyMiddleware:
         try:
             return await serve(request, respond)
         except Exception as error:
-            return _Raised(error)
+            return _Raised(request, error)
+
+
+_RAISED = "idempotency_raised"
+"""The attribute of a request for what its view raised, until it is raised again."""
 
 
 class _Raised(SimpleTemplateResponse):
@@ -88,12 +99,23 @@ class _Raised(SimpleTemplateResponse):
     nobody about what comes out of a `process_view`.
     """
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(template=[], context={})
-        self._error = error
+    def __init__(self, request: HttpRequest, error: Exception) -> None:
+        super().__init__("idempotency", context={}, status=500)
+        self._idempotency_request = request
+        setattr(request, _RAISED, error)
 
     def render(self) -> Any:
-        raise self._error
+        _raise_what_was_hidden(self._idempotency_request)
+
+
+def _raise_what_was_hidden(request: HttpRequest) -> None:
+    """Raise what the view raised, if it was not yet: a middleware may have put a page over it."""
+    error = request.__dict__.pop(_RAISED, None)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
 
 
 def not_idempotent(view: View) -> View:
@@ -101,11 +123,12 @@ def not_idempotent(view: View) -> View:
     Let the middleware leave *view* alone: a key that comes with its requests is not heeded.
 
     For functions, for `dispatch` of a class (through `method_decorator`), for what `as_view()`
-    gives, and for all views of what `include()` gives.
+    gives, and for what `include()` gives, whose views are left alone at those URLs.
     """
     if isinstance(view, tuple):
-        for each in _views_of(getattr(view[0], "urlpatterns", view[0])):
-            not_idempotent(each)
+        for pattern in _patterns_of(getattr(view[0], "urlpatterns", view[0])):
+            apart = update_wrapper(partial(pattern.callback), pattern.callback)
+            pattern.callback = not_idempotent(apart)
         return view
     if isinstance(view, type) or not callable(view):
         raise TypeError(f"not_idempotent marks functions, not {view!r}.")
@@ -113,12 +136,12 @@ def not_idempotent(view: View) -> View:
     return view
 
 
-def _views_of(patterns: Sequence[URLPattern | URLResolver]) -> Iterator[Callable[..., Any]]:
+def _patterns_of(patterns: Sequence[URLPattern | URLResolver]) -> Iterator[URLPattern]:
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
-            yield from _views_of(pattern.url_patterns)
+            yield from _patterns_of(pattern.url_patterns)
         else:
-            yield pattern.callback
+            yield pattern
 
 
 def _is_keyed(request: HttpRequest, view: Any) -> bool:

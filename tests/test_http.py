@@ -8,7 +8,8 @@ import pytest
 from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.core.files.uploadhandler import FileUploadHandler, StopUpload
+from django.core.handlers.wsgi import WSGIRequest
 from django.db import connection, connections, transaction
 from django.http import (
     FileResponse,
@@ -1222,19 +1223,20 @@ class Cutting:
 
     def __init__(self, content_type, body):
         self.content_type, self.body = content_type, body
-        self.handler = WSGIHandler()
+        self.client = Client(raise_request_exception=False)
 
-    def post(self, arrived):
-        request = RequestFactory().post("/served/", headers={"Idempotency-Key": KEY})
-        environ = {**request.environ, "wsgi.input": io.BytesIO(self.body[:arrived])}
-        environ |= {"CONTENT_TYPE": self.content_type, "CONTENT_LENGTH": str(len(self.body))}
-        return self.handler.get_response(WSGIRequest(environ))
+    def post(self, arrived, method="POST", **headers):
+        headers |= {"Idempotency-Key": KEY}
+        environ = {"CONTENT_TYPE": self.content_type, "CONTENT_LENGTH": str(len(self.body))}
+        environ["wsgi.input"] = io.BytesIO(self.body[:arrived])
+        return self.client.generic(method, "/served/", headers=headers, **environ)
 
-    def expect_one_effect(self, arrived):
-        cut, first, again = (self.post(size) for size in (arrived, None, None))
+    def expect_one_effect(self, arrived, **options):
+        cut, first, again = (self.post(size, **options) for size in (arrived, None, None))
 
         assert (cut.status_code, problem(cut)) == (400, "body-invalid")
         assert (first.status_code, again.content) == (201, first.content)
+        assert again["Idempotent-Replayed"] == "true"
         assert Effect.objects.count() == 1
 
 
@@ -1273,26 +1275,29 @@ def test_body_that_is_cut_without_a_word_runs_nothing(
     Cutting(content_type, body).expect_one_effect(arrived)
 
 
-@pytest.mark.parametrize("protected", ["decorator", "middleware"])
+@pytest.mark.parametrize("protected", ["decorator", "middleware", "fingerprint"])
 @pytest.mark.parametrize("missing", [1, 8, 40])
-def test_upload_that_is_cut_while_it_is_streamed_runs_nothing(
-    served, settings, protections, protected, missing
+@pytest.mark.parametrize("most", [4, 2_621_440])
+@pytest.mark.parametrize("is_read_before", [False, True])
+def test_upload_that_is_cut_runs_nothing_whoever_has_read_it(
+    served, settings, protections, protected, missing, most, is_read_before
 ):
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = most
     served(csrf_exempt(protections(protected, effect)))
+    if is_read_before:
+        settings.MIDDLEWARE = [f"{__name__}.ReadsForms", *settings.MIDDLEWARE]
 
     Cutting(FORM_TYPE, FORM).expect_one_effect(len(FORM) - missing)
 
 
-@pytest.mark.parametrize("missing", [1, 8, 40])
-def test_upload_that_is_cut_while_its_csrf_token_is_looked_for_runs_nothing(
-    served, settings, protections, missing
-):
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
-    served(protections("middleware", csrf_exempt(effect)))
-    settings.MIDDLEWARE.insert(-1, f"{__name__}.ReadsForms")
+def test_form_that_is_cut_under_the_check_for_csrf_runs_nothing(served):
+    served(idempotent_view(effect))
+    token = "a" * 32
+    cutting = Cutting(FORM_TYPE, FORM)
+    cutting.client = Client(enforce_csrf_checks=True)
+    cutting.client.cookies["csrftoken"] = token
 
-    Cutting(FORM_TYPE, FORM).expect_one_effect(len(FORM) - missing)
+    cutting.expect_one_effect(len(FORM) - 40, **{"X-CSRFToken": token})
 
 
 class ReadsForms:
@@ -1308,13 +1313,78 @@ class ReadsForms:
         request.POST.get("token")
 
 
+@pytest.mark.parametrize("read", ["read", "readline", "pieces"])
+@pytest.mark.parametrize("mode", ["atomic", "lease"])
+def test_what_a_view_itself_has_read_of_a_cut_body_is_undone(served, settings, read, mode):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
+
+    @idempotent_view(fingerprint=lambda request: request.headers.get("Digest"), mode=mode)
+    def view(request):
+        effect(request)
+        if read == "pieces":
+            while request.read(4):
+                pass
+        elif read == "readline":
+            list(request)
+        else:
+            request.read()
+        return HttpResponse(status=201)
+
+    served(csrf_exempt(view))
+
+    Cutting("text/plain", b"a line\nand another one\n").expect_one_effect(9)
+
+
+@pytest.mark.parametrize("body", [b'{"a":null,"b":1}', b'{"b":1}'])
+def test_body_that_a_middleware_makes_shorter_is_whole(served, settings, body):
+    settings.MIDDLEWARE = [f"{__name__}.without_nulls", *settings.MIDDLEWARE]
+    send = served(idempotent_view(effect))
+
+    assert [send(body=body).status_code for _ in range(2)] == [201, 201]
+    assert send(body=b'{"b":1}')["Idempotent-Replayed"] == "true"
+
+
+def without_nulls(get_response):
+    def leave_out(request):
+        kept = {name: value for name, value in json.loads(request.body).items() if value}
+        request._body = json.dumps(kept).encode()
+        return get_response(request)
+
+    return leave_out
+
+
+class Stopping(FileUploadHandler):
+    def receive_data_chunk(self, raw_data, start):
+        raise StopUpload(connection_reset=True)
+
+    def file_complete(self, file_size):
+        """Give no file."""
+
+
+def stopping(get_response):
+    def stop(request):
+        request.upload_handlers = [Stopping(request)]
+        return get_response(request)
+
+    return stop
+
+
+def test_upload_that_a_handler_stops_is_left_to_the_view(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 40
+    settings.MIDDLEWARE = [f"{__name__}.stopping", *settings.MIDDLEWARE]
+    body, content_type = multipart_of("x", ("a", "1", ""), ("f", "text" * 50_000, "f.txt"))
+    send = served(idempotent_view(lambda request: HttpResponse(status=413)))
+
+    response = send(body=body, content_type=content_type)
+
+    assert (response.status_code, response.content) == (413, b"")
+
+
 def test_body_that_was_unpacked_on_its_way_may_be_shorter(served, settings):
     settings.MIDDLEWARE = [f"{__name__}.unpacking", *settings.MIDDLEWARE]
     send = served(idempotent_view(effect))
 
-    answers = [send(body=gzip.compress(b"{}"), headers={"Content-Encoding": "gzip"})] * 2
-
-    assert [answer.status_code for answer in answers] == [201, 201]
+    assert [send(body=gzip.compress(b"{}")).status_code for _ in range(2)] == [201, 201]
 
 
 def unpacking(get_response):

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings as django_settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, RawPostDataException, UnreadablePostError
 
+from ..conf import settings
 from ..exceptions import BodyInvalid
 
 BROKE_OFF = "The connection broke before the body had arrived."
 
 
+def meta_name(header: str) -> str:
+    """Give the name of *header* in `request.META`; `request.headers` would parse all of them."""
+    return "HTTP_" + header.upper().replace("-", "_")
+
+
 def length_of(request: HttpRequest) -> int:
     """Give the bytes that the request names as the length of its body."""
-    length = request.META.get("CONTENT_LENGTH") or "0"
-    return int(length) if str(length).isdecimal() else 0
+    return _number(request.META.get("CONTENT_LENGTH"))
+
+
+def _number(length: Any) -> int:
+    return int(length) if str(length or "").isdecimal() else 0
 
 
 def is_streamed(request: HttpRequest) -> bool:
@@ -34,52 +43,53 @@ def keep_small_body(request: HttpRequest) -> None:
     if is_streamed(request):
         return
     try:
-        body = request.body
+        request.body  # noqa: B018 - it is kept by being read.
     except (RawPostDataException, RequestDataTooBig):
         return
     except UnreadablePostError as error:
         raise BodyInvalid(BROKE_OFF) from error
-    refuse_cut_body(request, body)
 
 
-def refuse_cut_body(request: HttpRequest, body: bytes) -> None:
-    """
-    Raise `BodyInvalid` if *body* is shorter than the request says.
+class _Counted:
+    """What a server gives as the body; it counts the bytes that come, and notes the end."""
 
-    Some servers end a body without a word when the client has gone: wsgiref, gunicorn, granian.
-    """
-    # What a middleware has unpacked has a length of its own.
-    is_packed = request.META.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity"
-    if len(body) < length_of(request) and not is_packed:
-        raise BodyInvalid(BROKE_OFF)
+    def __init__(self, stream: Any, length: int) -> None:
+        self._stream = stream
+        self.missing = length
+        self.has_ended = False
 
-
-class _Counting:
-    """Reads a stream, and counts the bytes that come."""
-
-    def __init__(self, read: Callable[..., bytes]) -> None:
-        self._read = read
-        self.count = 0
-
-    def __call__(self, *size: int) -> bytes:
-        data = self._read(*size)
-        self.count += len(data)
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._stream.read(size)
+        self.missing -= len(data)
+        self.has_ended = self.has_ended or size < 0 or len(data) < size
         return data
 
+    def readline(self, size: int = -1) -> bytes:
+        line: bytes = self._stream.readline(size)
+        self.missing -= len(line)
+        self.has_ended = self.has_ended or (not line and size != 0)
+        return line
 
-def count_stream(request: HttpRequest) -> None:
-    """Count from now on what is read of a body that is too large for memory."""
-    if not is_streamed(request) or isinstance(request.read, _Counting):
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def count_body(environ: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    """Count what comes of the body of a request with a key: a receiver of `request_started`."""
+    if environ is None or meta_name(settings.HEADER) not in environ:
         return
-    try:
-        request.body  # noqa: B018 - it tells whether somebody has begun to read.
-    except RequestDataTooBig:
-        request.read = _Counting(request.read)  # type: ignore[assignment,method-assign]
-    except RawPostDataException:
-        return
+    length = _number(environ.get("CONTENT_LENGTH"))
+    if length:
+        environ["wsgi.input"] = _Counted(environ["wsgi.input"], length)
 
 
-def refuse_cut_stream(request: HttpRequest) -> None:
-    """Raise `BodyInvalid` if a body that was counted, and read to its end, was shorter."""
-    if isinstance(request.read, _Counting) and request.read.count < length_of(request):
+def refuse_cut_body(request: HttpRequest) -> None:
+    """
+    Raise `BodyInvalid` if the body has come to its end before all of it was there.
+
+    Some servers end it without a word when the client has gone: wsgiref, gunicorn, granian. It
+    does not matter who has read it, nor what a middleware has made of it.
+    """
+    stream = getattr(request, "environ", {}).get("wsgi.input")
+    if isinstance(stream, _Counted) and stream.has_ended and stream.missing > 0:
         raise BodyInvalid(BROKE_OFF)

@@ -20,15 +20,7 @@ from django.utils.datastructures import MultiValueDict
 
 from ..exceptions import BodyInvalid, BodyTooLarge
 from ..fingerprints import Part, fingerprint, form_pairs, json_value, multipart
-from .arriving import (
-    BROKE_OFF,
-    count_stream,
-    is_streamed,
-    keep_small_body,
-    length_of,
-    refuse_cut_body,
-    refuse_cut_stream,
-)
+from .arriving import BROKE_OFF, is_streamed, keep_small_body, length_of
 
 _EMPTY_MULTIPART = re.compile(rb"\s*--[^\r\n]+--\s*")
 
@@ -54,7 +46,7 @@ def canonical_body(request: HttpRequest, media_type: str, ignore: Sequence[str])
 
 def _read(request: HttpRequest) -> bytes:
     try:
-        body = request.body
+        return request.body
     except RequestDataTooBig as error:
         raise BodyTooLarge from error
     except UnreadablePostError as error:
@@ -67,14 +59,11 @@ def _read(request: HttpRequest) -> bytes:
             " that reads it behind the view's protection, let it use request.body, or give"
             " fingerprint= a function that does not need the body."
         ) from error
-    refuse_cut_body(request, body)
-    return body
 
 
 def _parts(request: HttpRequest) -> Iterator[Part]:
     """Give the digests of all parts; files stay on disk, and can be read again."""
     keep_small_body(request)
-    count_stream(request)
     try:
         fields, files = _fields_and_files(request)
     except RequestDataTooBig as error:
@@ -90,7 +79,6 @@ def _parts(request: HttpRequest) -> Iterator[Part]:
             "The multipart body has no parts, or something read it before (mind the order of the"
             " middleware)."
         )
-    refuse_cut_stream(request)
     for name, values in _lists(fields):
         for value in values:
             yield name, "", _digest_of_field(value)

@@ -23,6 +23,7 @@ from ..protocol import Run, make_call
 from ..signals import CallEvent, announce
 from ..stores.base import Call
 from ..stores.reaching import Transaction, refuse_broken
+from .arriving import refuse_cut_body
 from .marks import first_view_of, is_protected, marked
 from .problems import problem_response, status_of
 from .requests import Scope, input_of, key_of, operation_of, request_id_of, scope_of
@@ -185,6 +186,7 @@ class Endpoint:
                         stack.enter_context(Transaction(alias))
                         transaction.on_commit(partial(committed.add, alias), using=alias)
                 response = self._response(work)
+                refuse_cut_body(work.request)  # The view may have read it itself.
                 run.report.status = response.status_code
                 run.has_worked = True
                 self._confirm(work.codec, response, aliases, run)
@@ -229,6 +231,7 @@ class Endpoint:
             work.codec.has_failed = True
             told = await sync_to_async(work.tell)(work.request, error)
             response = await work.codec.aprepare(told)
+        refuse_cut_body(work.request)
         work.run.report.status = response.status_code
         return response
 

@@ -14,7 +14,7 @@ from ..exceptions import BodyInvalid, KeyInvalid, KeyMissing
 from ..fingerprints import fingerprint, form_pairs
 from ..keys import GUESSABLE_BELOW, parse_key
 from ..outlines import Outline
-from .arriving import keep_small_body, length_of
+from .arriving import keep_small_body, length_of, meta_name, refuse_cut_body
 from .bodies import canonical_body
 from .principals import scope_of_request, scope_of_stranger
 
@@ -24,11 +24,6 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 WHEN_KEYED = frozenset({"PUT", "DELETE"})
 OUTLINED = 65_536
 """Bytes of the longest body that has an outline: it is read for that a second time."""
-
-
-def meta_name(header: str) -> str:
-    """Give the name of *header* in `request.META`; `request.headers` would parse all of them."""
-    return "HTTP_" + header.upper().replace("-", "_")
 
 
 def is_unsafe(request: HttpRequest) -> bool:
@@ -125,7 +120,9 @@ def input_of(
     """
     if find is not None:
         keep_small_body(request)
-        return Input(fingerprint((request.method, request.path, find(request))), "")
+        own = fingerprint((request.method, request.path, find(request)))
+        refuse_cut_body(request)
+        return Input(own, "")
     media_type = (request.content_type or "").lower()
     query = form_pairs(request.META.get("QUERY_STRING", ""))
     try:
@@ -133,6 +130,7 @@ def input_of(
         compared = fingerprint((request.method, request.path, query, media_type, body))
     except RecursionError as error:
         raise BodyInvalid("The body is nested too deeply.") from error
+    refuse_cut_body(request)
     if length_of(request) > OUTLINED:
         return Input(compared, "")
     parts = {"path": request.path, "query": _grouped(query), "type": media_type}

@@ -15,7 +15,7 @@ from rest_framework.exceptions import NotAcceptable
 
 from ...conf import settings
 from ...exceptions import BodyInvalid
-from ...http.arriving import BROKE_OFF, count_stream, is_streamed, keep_small_body
+from ...http.arriving import BROKE_OFF, is_streamed, keep_small_body
 from ...http.marks import is_replayed
 from ...http.principals import is_anybody, scope_of_principal
 from ...http.requests import is_heeded, is_keyed
@@ -90,7 +90,6 @@ class IdempotentMixin(ProblemMixin):
         if self._plan.is_heeded(request):
             try:
                 keep_small_body(request)  # A permission may read the stream before we do.
-                count_stream(request)
             except BodyInvalid as error:
                 self._broken = error
         return super().initialize_request(request, *args, **kwargs)

@@ -19,9 +19,9 @@ from ninja.utils import contribute_operation_callback
 from ...conf import settings
 from ...exceptions import IdempotencyError
 from ...http import Endpoint
+from ...http.arriving import meta_name
 from ...http.endpoint import endpoint_of
 from ...http.principals import is_anybody, scope_of_principal
-from ...http.requests import meta_name
 from .answers import kept_answer, response_of, told
 from .schemas import describe
 
