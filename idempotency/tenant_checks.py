@@ -18,7 +18,7 @@ def check_tenants(
 ) -> list[CheckMessage]:
     """Tell if the tables are where no thread of this app would find them."""
     shared, of_tenants = (
-        NAMES.intersection(getattr(django_settings, setting, ()))
+        NAMES.intersection(getattr(django_settings, setting, None) or ())
         for setting in ("SHARED_APPS", "TENANT_APPS")
     )
     if not of_tenants:

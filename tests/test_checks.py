@@ -157,7 +157,7 @@ def test_sqlite_that_does_not_queue_is_told(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["idempotency", "idempotency.apps.IdempotencyConfig"])
-@pytest.mark.parametrize("shared", [[], ["idempotency"]])
+@pytest.mark.parametrize("shared", [None, [], ["idempotency"]])
 def test_app_of_tenants_is_told(settings, name, shared):
     settings.SHARED_APPS, settings.TENANT_APPS = shared, ["orders", name]
 

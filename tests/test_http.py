@@ -488,7 +488,15 @@ def test_anonymous_callers_share_keys_whatever_address_they_claim(served):
 
 
 @pytest.mark.parametrize(
-    "header", ["Authorization", "X-API-Key", "Api-Key", "X-Session-Token", "X-Auth-Token"]
+    "header",
+    [
+        "Authorization",
+        "X-API-Key",
+        "Api-Key",
+        "X-Session-Token",
+        "X-Shopify-Access-Token",
+        "X-Token",
+    ],
 )
 @pytest.mark.parametrize("protected", ["decorator", "middleware"])
 def test_view_that_finds_out_inside_who_calls_gives_no_answer_to_another(
@@ -519,6 +527,9 @@ def test_view_that_finds_out_inside_who_calls_gives_no_answer_to_another(
         'Digest username="ann", nc={}',
         'OAuth oauth_consumer_key="a", oauth_nonce="{}"',
         "HMAC a:{}",
+        "SharedKey account:{}",
+        "Hawk id={}",
+        'Signature keyId="a",signature="{}"',
     ],
 )
 def test_retry_that_is_signed_anew_is_still_the_same_call(served, signed):
@@ -528,6 +539,34 @@ def test_retry_that_is_signed_anew_is_still_the_same_call(served, signed):
 
     assert second["Idempotent-Replayed"] == "true"
     assert first.content == second.content
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    ["Bearer", "Token", "Bot", "SSWS", "GenieKey", "Session", "Zoho-oauthtoken", "Klaviyo-API-Key"],
+)
+def test_tokens_of_any_scheme_tell_callers_apart(served, scheme):
+    send = served(idempotent_view(effect))
+
+    first, other, again = (
+        send(headers={"Authorization": f"{scheme} {one}"}) for one in ("hmac-a", "b==", "hmac-a")
+    )
+
+    assert first.content != other.content
+    assert again.content == first.content
+
+
+def test_object_that_is_no_user_shares_no_keys_with_one(rf):
+    view = idempotent_view(effect)
+
+    def ask(caller):
+        request = rf.post("/", headers={"Idempotency-Key": KEY})
+        request.user = caller
+        return view(request).content
+
+    client = Effect(pk=7)
+    client.is_authenticated = True
+    assert ask(client) != ask(User(pk=7))
 
 
 def test_tenants_with_a_schema_each_share_no_keys(served, monkeypatch):

@@ -7,6 +7,7 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpResponse, JsonResponse
+from django.template.response import TemplateResponse
 from django.test import AsyncClient, Client
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
@@ -189,6 +190,57 @@ def test_what_a_view_raises_is_told_by_the_middleware_of_the_project(
         assert not IdempotencyRecord.objects.filter(state="completed").exists()
 
 
+def themed(request, response):
+    return HttpResponse("a page")
+
+
+def reading(request, response):
+    assert response.template_name[0]
+    assert response.template_name.endswith("y")
+    return response
+
+
+def failing(request, response):
+    raise RuntimeError
+
+
+def anew(request, response):
+    return TemplateResponse(request, response.template_name, response.context_data)
+
+
+class Theming(Mapping):
+    theme = None
+
+    def process_template_response(self, request, response):
+        return type(self).theme(request, response)
+
+
+@committing
+@pytest.mark.parametrize("theme", [themed, reading, failing, anew])
+@pytest.mark.parametrize("place", [0, -1, 99])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_error_of_a_view_is_hidden_by_no_page(
+    served, settings, monkeypatch, theme, place, is_async
+):
+    def view(request):
+        Effect.objects.create(name="e")
+        raise PermissionDenied
+
+    monkeypatch.setattr(Theming, "theme", staticmethod(theme))
+    settings.MIDDLEWARE.insert(place, f"{__name__}.Theming")
+    served(view)
+    headers = {"Idempotency-Key": KEY}
+
+    async def asked():
+        return await AsyncClient(raise_request_exception=False).post("/served/", headers=headers)
+
+    client = Client(raise_request_exception=False)
+    response = run_async(asked()) if is_async else client.post("/served/", headers=headers)
+
+    assert response.status_code == 403
+    assert not Effect.objects.exists()
+
+
 @pytest.mark.parametrize("error", [Http404, PermissionDenied, SuspiciousOperation, ValueError])
 def test_what_nobody_tells_is_told_by_django_as_ever(served, settings, error):
     settings.MIDDLEWARE.insert(-1, f"{__name__}.Mapping")
@@ -258,7 +310,11 @@ def test_urls_of_another_package_may_be_left_out(served, settings):
     settings.ROOT_URLCONF = (path("auth/", of_a_package()),)
     assert {told.id for told in check_views_of_the_middleware()} == {"idempotency.E038"}
 
-    send = served(effect, path("auth/", not_idempotent(of_a_package())))
+    again = path("again/", not_idempotent(include([path("too/", effect)])))
+    send = served(effect, path("auth/", not_idempotent(of_a_package())), again)
+    assert send(path="/again/too/").content != send(path="/again/too/").content
+    assert send().content == send().content
+    IdempotencyRecord.objects.all().delete()
 
     for at in ("/auth/login/", "/auth/inner/deep/"):
         assert [send(path=at).content for _ in range(2)] == [b"logged in"] * 2

@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils import translation
 from django.utils.decorators import async_only_middleware, method_decorator
+from django.utils.translation import gettext_lazy
 from django.views import View
 from ninja import NinjaAPI
 
@@ -132,7 +133,9 @@ def policy(get_response):
         response = get_response(request)
         config = getattr(response, "_csp_config", {"default-src": ["none"]})
         if not getattr(response, "_csp_exempt", False):
-            rules = (f"{name} {' '.join(sorted(values))}" for name, values in config.items())
+            rules = (
+                f"{name} {' '.join(sorted(map(str, values)))}" for name, values in config.items()
+            )
             response["Content-Security-Policy"] = "; ".join(rules)
         return response
 
@@ -147,6 +150,7 @@ def policy(get_response):
         {"xframe_options_exempt": True},
         {"_csp_exempt": True},
         {"_csp_config": {"script-src": {"self", "cdn.example"}, "img-src": ("*",)}},
+        {"_csp_config": {"report-uri": [gettext_lazy("/told/")]}},
         {"xframe_options_exempt": True, "_csp_config": {}, "_csp_update": object()},
     ],
 )

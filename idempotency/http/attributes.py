@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from django.http import HttpResponseBase
+from django.utils.functional import Promise
 
 NAME = ""
 """The name under which they are kept among the headers: no header has it."""
@@ -22,7 +23,7 @@ def kept_attributes(response: HttpResponseBase) -> list[list[str]]:
         for name, value in vars(response).items()
         if (name == EXEMPT or name.startswith(POLICY)) and _is_plain(value)
     }
-    return [[NAME, json.dumps(values, default=list)]] if values else []
+    return [[NAME, json.dumps(values, default=_plain)]] if values else []
 
 
 def set_attributes(response: HttpResponseBase, kept: str | None) -> None:
@@ -33,7 +34,15 @@ def set_attributes(response: HttpResponseBase, kept: str | None) -> None:
 
 def _is_plain(value: Any) -> bool:
     try:
-        json.dumps(value, default=list)
+        json.dumps(value, default=_plain)
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Promise):  # A string that is lazy, as of reverse_lazy().
+        return str(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,17 +16,24 @@ from django.utils.crypto import salted_hmac
 
 ANONYMOUS = "anonymous"
 CREDENTIALS = (
-    "HTTP_AUTHORIZATION",
-    "HTTP_API_KEY",
-    "HTTP_X_ACCESS_TOKEN",
-    "HTTP_X_API_KEY",
-    "HTTP_X_AUTH_TOKEN",
-    "HTTP_X_SESSION_TOKEN",
+    "_ACCESS_TOKEN",
+    "_API_KEY",
+    "_APIKEY",
+    "_AUTH_TOKEN",
+    "_AUTHORIZATION",
+    "_FORWARDED_USER",
+    "_PRIVATE_TOKEN",
+    "_SESSION_TOKEN",
+    "_X_TOKEN",
 )
-"""The headers by which a view may find out itself who calls."""
+"""How the names of headers end by which a view may find out itself who calls."""
 
-LASTING = frozenset({"api-key", "apikey", "basic", "bearer", "dpop", "jwt", "key", "token"})
-"""The schemes of `Authorization` that say the same at each try: signatures and digests do not."""
+CHANGING = re.compile(
+    r"(aws|digest|hawk|mac|negotiate|ntlm)\b|\S*(hmac|scram|sharedkey|signature)\S*\s"
+    r"|\S+\s.*\b\w*(nonce|signature)=",
+    re.IGNORECASE | re.DOTALL,
+)
+"""An `Authorization` that is another one at each try: who has signed it is not told by it."""
 
 
 def scope_of_request(request: HttpRequest) -> str | None:
@@ -33,7 +41,7 @@ def scope_of_request(request: HttpRequest) -> str | None:
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return None
-    return of_tenant(f"user:{user.pk}")
+    return scope_of_principal(user) if isinstance(user, Model) else of_tenant(f"user:{user.pk}")
 
 
 def scope_of_stranger(request: HttpRequest) -> str:
@@ -43,8 +51,8 @@ def scope_of_stranger(request: HttpRequest) -> str:
     Those who have shown the same credentials are one caller: a view that asks for them inside is
     not to have its answer given to others. Of what may be a password, no plain digest is kept.
     """
-    given = [(name, request.META[name]) for name in CREDENTIALS if name in request.META]
-    shown = [(name, value) for name, value in given if _is_lasting(name, value)]
+    names = sorted(name for name in request.META if name.endswith(CREDENTIALS))
+    shown = [(name, request.META[name]) for name in names if _is_lasting(name, request.META[name])]
     if not shown:
         return of_tenant(ANONYMOUS)
     digest = salted_hmac("idempotency.credentials", repr(shown), algorithm="sha256").hexdigest()
@@ -52,8 +60,9 @@ def scope_of_stranger(request: HttpRequest) -> str:
 
 
 def _is_lasting(name: str, value: str) -> bool:
-    scheme, _, rest = value.strip().partition(" ")
-    return name != "HTTP_AUTHORIZATION" or not rest or scheme.lower() in LASTING
+    if name == "HTTP_AUTHORIZATION":
+        return CHANGING.match(value.strip()) is None
+    return name.startswith("HTTP_")  # Otherwise it is a variable of the server's environment.
 
 
 def of_tenant(scope: str) -> str:

@@ -121,9 +121,8 @@ def _retry_after(value: str | None) -> float | None:
 
 def is_of_a_certificate(error: BaseException) -> bool:
     """Whether a connection failed for a certificate, which is the same the next time."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return True
+    # What libraries wrap: httpx by `raise … from`, requests among the arguments.
+    causes = [error.__cause__, getattr(error, "reason", None), *error.args]
+    return any(isinstance(one, BaseException) and is_of_a_certificate(one) for one in causes)
