@@ -18,6 +18,7 @@ from idempotency import OutcomeUnknown, StaleClaim, run_once
 from idempotency.admin import filters, paging
 from idempotency.admin.answers import shown
 from idempotency.admin.made import Made, made_by
+from idempotency.http.attributes import NAME
 from idempotency.keys import new_token, record_id
 from idempotency.models import CallLog, IdempotencyRecord, TransitionLog
 from idempotency.statistics import stuck
@@ -563,3 +564,9 @@ class TestDecisions:
 
         assert "over for 5 min" in admin.get(url("change", row)).text
         end_leases()
+
+
+def test_what_is_kept_for_middleware_is_no_header_to_be_shown():
+    headers = [["Content-Type", "text/html"], [NAME, '{"xframe_options_exempt": true}']]
+
+    assert shown(IdempotencyRecord(headers=headers)).headers == headers[:1]

@@ -22,7 +22,10 @@ from idempotency import (
     idempotent,
     run_once,
 )
+from idempotency.codecs import JsonCodec
 from idempotency.models import IdempotencyRecord
+from idempotency.policy import Policy
+from idempotency.protocol import Run, make_call
 from idempotency.stores import get_store
 from idempotency.stores.database import DatabaseStore
 from tests.conftest import (
@@ -286,6 +289,30 @@ def test_interruption_is_a_crash_that_blocks_if_crashes_are_to(kind, on_error, i
 
     assert calls == [1]
     assert state() == "unknown"
+
+
+def test_interruption_before_the_work_blocks_nothing():
+    call = make_call(**WHO, key="key")
+    run = Run(call, Policy(mode="lease", on_crash="block"), JsonCodec())
+
+    def work():
+        with run.before_effects():
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run.execute(work)
+
+    assert state() == "released"
+
+
+def test_interruption_without_a_lease_blocks_nothing():
+    def work():
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        once(work, mode="atomic", on_crash="block", on_error="store")
+
+    assert state() == "released"
 
 
 @pytest.mark.parametrize("kind", INTERRUPTIONS)
