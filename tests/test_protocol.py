@@ -292,7 +292,7 @@ def test_interruption_is_a_crash_that_blocks_if_crashes_are_to(kind, on_error, i
 
 
 def test_interruption_before_the_work_blocks_nothing():
-    call = make_call(*WHO.values(), "key")
+    call = make_call(*WHO.values(), "key", None)
     run = Run(call, Policy(mode="lease", on_crash="block"), JsonCodec())
 
     def work():
