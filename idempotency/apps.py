@@ -14,6 +14,7 @@ class IdempotencyConfig(AppConfig):
         from . import (  # noqa: F401 - they register them.
             checks,
             lock_checks,
+            setting_checks,
             tenant_checks,
             view_checks,
         )

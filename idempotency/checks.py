@@ -12,9 +12,8 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.utils.module_loading import import_string
 
-from .conf import MIDDLEWARE, STATISTICS, settings
+from .conf import MIDDLEWARE, settings
 from .statistics.flushing import options
 from .stores import build_store
 from .tables import check_table
@@ -24,80 +23,6 @@ BEFORE = (
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 )
-
-
-@register(Tags.compatibility)
-def check_settings(
-    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
-) -> list[CheckMessage]:
-    """Tell of settings with a value of the wrong kind."""
-    wrong = [
-        Error(
-            f"IDEMPOTENCY_{name} is {what}, not {getattr(settings, name)!r}.",
-            id=f"idempotency.{id}",
-        )
-        for name, id, what, is_right in _RULES
-        if not is_right(getattr(settings, name))
-    ]
-    return [*wrong, *_check_scope()]
-
-
-def _is_strings(value: object) -> bool:
-    return isinstance(value, list | tuple | set | frozenset) and all(
-        isinstance(item, str) for item in value
-    )
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_statistics(value: object) -> bool:
-    if isinstance(value, bool):
-        return True
-    if not isinstance(value, Mapping) or not value.keys() <= STATISTICS.keys():
-        return False
-    using, interval, calls = ({**STATISTICS, **value}[name] for name in STATISTICS)
-    is_interval = isinstance(interval, int | float) and not isinstance(interval, bool)
-    return using in connections and is_interval and 0 < interval <= 3_600 and _is_size(calls)
-
-
-_RULES: list[tuple[str, str, str, Any]] = [
-    ("HEADER", "E011", "the name of a header", lambda value: isinstance(value, str) and value),
-    (
-        "METHODS",
-        "E012",
-        "a list of HTTP methods in upper case",
-        lambda value: _is_strings(value) and all(method.isupper() for method in value),
-    ),
-    ("MAX_BODY", "E013", "a number of bytes", _is_size),
-    ("DROP_HEADERS", "E014", "a list of header names", _is_strings),
-    (
-        "DOCS_URL",
-        "E015",
-        "an address or None",
-        lambda value: value is None or isinstance(value, str),
-    ),
-    (
-        "STATISTICS",
-        "E019",
-        "False, or a dict with the alias of a database as USING, seconds up to an hour as INTERVAL"
-        " and a number as CALLS_PER_RECORD, or some of them",
-        _is_statistics,
-    ),
-]
-
-
-def _check_scope() -> list[CheckMessage]:
-    if settings.SCOPE is None:
-        return []
-    try:
-        found = import_string(settings.SCOPE)
-    except (ImportError, AttributeError, TypeError) as error:
-        return [Error(f"IDEMPOTENCY_SCOPE: {error}", id="idempotency.E016")]
-    if callable(found):
-        return []
-    return [Error("IDEMPOTENCY_SCOPE names no function.", id="idempotency.E016")]
 
 
 @register(Tags.compatibility)

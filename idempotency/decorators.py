@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from .codecs import JsonCodec
 from .fingerprints import fingerprint as fingerprint_value
 from .http import Endpoint
+from .http.options import OPTIONS
 from .http.placement import (
     is_async_dispatch,
     name_of_view,
@@ -93,7 +94,7 @@ def idempotent_view(
     """
     endpoint = partial(
         Endpoint,
-        policy=Policy(**policy),
+        policy=Policy.of(policy, others=OPTIONS),
         required=required,
         scope=scope,
         fingerprint=fingerprint,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
 
 from .backends import LONGEST, SHORTEST
 from .exceptions import InvalidBackend
@@ -53,6 +54,19 @@ class Policy:
                     f"{name} is a number of seconds, from {SHORTEST} to {LONGEST}, not"
                     f" {value!r:.80}."
                 )
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], *, others: Collection[str] = ()) -> Self:
+        """
+        Give the policy that *options* describe; *others* are those that the caller takes itself.
+
+        Raises: `TypeError` for an option that does not exist, `ValueError` as above.
+        """
+        known = sorted({*(field.name for field in fields(cls)), *others})
+        unknown = sorted(options.keys() - set(known))
+        if unknown:
+            raise TypeError(f"There is no option {unknown[0]!r}; there are {', '.join(known)}.")
+        return cls(**options)
 
     def refuse_async(self) -> None:
         """Raise `TypeError` if this cannot protect a coroutine function."""

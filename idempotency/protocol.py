@@ -225,7 +225,7 @@ def run_once(
     *work* raises. `TypeError` if its result is not JSON.
     """
     call = make_call(scope, operation, key, fingerprint)
-    return Run(call, Policy(**options), codec or JsonCodec()).execute(work)
+    return Run(call, Policy.of(options), codec or JsonCodec()).execute(work)
 
 
 async def arun_once(
@@ -239,7 +239,7 @@ async def arun_once(
     **options: Any,
 ) -> Outcome[Result]:
     """Do what `run_once` does, for a coroutine function; it always has a lease."""
-    policy = Policy(**options)
+    policy = Policy.of(options)
     policy.refuse_async()
     call = make_call(scope, operation, key, fingerprint)
     return await Run(call, policy, codec or JsonCodec()).aexecute(work)

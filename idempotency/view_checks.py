@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction
@@ -45,6 +45,29 @@ def check_protected_methods(
             id="idempotency.E036",
         )
         for name in sorted(names)
+    ]
+
+
+@register(Tags.urls)
+def check_stores_of_views(
+    *, app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Tell of views whose store is none of `IDEMPOTENCY_STORES`: each request would fail."""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    known = own_settings.STORES if isinstance(own_settings.STORES, Mapping) else ()
+    named = {
+        (_name_of(view), view.idempotent_endpoint.policy.store)
+        for view in _views(get_resolver())
+        if hasattr(view, "idempotent_endpoint")
+    }
+    return [
+        Error(
+            f"{name} keeps its records in the store {store!r}, which IDEMPOTENCY_STORES lacks.",
+            id="idempotency.E042",
+        )
+        for name, store in sorted(named)
+        if known and store not in known
     ]
 
 
@@ -147,13 +170,11 @@ def _wrapped_methods(view: Any) -> Iterator[str]:
     if not opens_transactions(view):
         return
     for operation in operations_of(view) or ():
-        endpoint = getattr(operation.view_func, "idempotent_endpoint", None)
-        if endpoint is not None and has_lease(endpoint.policy):
-            yield endpoint.view_name
+        if _is_leased(operation.view_func):
+            yield operation.view_func.idempotent_endpoint.view_name
     kind = getattr(view, "view_class", None)
     if kind is None:
         return
     for name in kind.http_method_names:
-        endpoint = getattr(getattr(kind, name, None), "idempotent_endpoint", None)
-        if endpoint is not None and has_lease(endpoint.policy):
+        if _is_leased(getattr(kind, name, None)):
             yield f"{kind.__module__}.{kind.__qualname__}.{name}"

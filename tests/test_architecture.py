@@ -31,14 +31,15 @@ LAYERS = [
     {"http"},
     {"decorators", "middleware", "conditional", "locking"},
     {"statistics", "contrib", "words"},
-    {"checks", "lock_checks", "tenant_checks", "view_checks", "purge", "admin"},
+    {"checks", "lock_checks", "setting_checks", "tenant_checks", "view_checks"}
+    | {"purge", "admin"},
     {"management", "testing", "apps", "templatetags"},
 ]
 """A module imports from the layers before its own, or from its own folder."""
 
 HTTP = (
     *("http", "decorators", "middleware", "conditional", "locking", "contrib"),
-    *("view_checks", "admin"),
+    *("view_checks", "setting_checks", "admin"),
 )
 MOST_LINES = 250
 

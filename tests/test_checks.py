@@ -17,7 +17,7 @@ from idempotency.models import IdempotencyRecord, Statistic, TransitionLog
 from idempotency.stores.database import DatabaseStore
 from idempotency.tenant_checks import check_tenants
 from idempotency.transitions.rows import check_log
-from idempotency.view_checks import check_transactions_of_middleware
+from idempotency.view_checks import check_stores_of_views, check_transactions_of_middleware
 from tests.conftest import IN_REDIS
 from tests.models import Task
 
@@ -60,8 +60,10 @@ def test_project_of_the_tests_has_nothing_wrong():
         ("STORES", {"default": {"OPTIONS": {"using": ["default"]}}}, "E003"),
         ("HEADER", "", "E011"),
         ("HEADER", None, "E011"),
+        ("HEADER", "Idempotency Key", "E011"),
         ("METHODS", "POST", "E012"),
         ("METHODS", ["post"], "E012"),
+        ("METHODS", ["POST", "GET"], "E012"),
         ("MAX_BODY", -1, "E013"),
         ("MAX_BODY", True, "E013"),
         ("MAX_BODY", "5 MB", "E013"),
@@ -580,3 +582,33 @@ def test_project_needs_no_other_app_of_django(tmp_path):
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "0 duplicates stopped" in done.stdout
+
+
+def test_setting_that_does_not_exist_is_told(settings):
+    settings.IDEMPOTENCY_RETENTION = 5
+    settings.IDEMPOTENCY_STORE = {}
+    settings.IDEMPOTENCY_KEY_LOCK_TIMEOUT = 30  # Of django-idempotency-key.
+
+    told = [message for message in run_checks() if message.id == "idempotency.W043"]
+
+    names = [message.msg.rpartition(" ")[2] for message in told]
+    assert names == ["IDEMPOTENCY_RETENTION.", "IDEMPOTENCY_STORE."]
+
+
+def test_store_that_does_not_exist_is_told(settings):
+    views = [idempotent_view(store=store)(lambda request: None) for store in ("away", "default")]
+    settings.ROOT_URLCONF = tuple(path(f"{at}/", view) for at, view in enumerate(views))
+
+    assert [told.id for told in check_stores_of_views()] == ["idempotency.E042"]
+
+
+def test_asynchronous_method_that_django_would_wrap_is_told(settings, monkeypatch):
+    class ByMethod(View):
+        @idempotent_view
+        async def post(self, request):
+            return HttpResponse()
+
+    settings.ROOT_URLCONF = (path("view/", ByMethod.as_view()),)
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+
+    assert "idempotency.E036" in {told.id for told in run_checks()}

@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import User
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
 from django.template import engines
@@ -21,7 +22,8 @@ from django.views import View
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters
 
-from idempotency import KeyInProgress, idempotent_view
+from idempotency import KeyInProgress, idempotent_view, run_once
+from idempotency.middleware import IdempotencyMiddleware
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, run_async
 from tests.models import Effect
@@ -539,3 +541,18 @@ class TestInsideOfATestCase(TestCase):
         send = functools.partial(self.async_client.post, "/served/", headers=headers)
         self.expect_replay(await send(), await send())
         assert await Effect.objects.acount() == 1
+
+
+@pytest.mark.parametrize("take", [idempotent_view, lambda **options: run_once(None, **options)])
+def test_option_that_does_not_exist_is_told_with_those_that_do(take):
+    who = {} if take is idempotent_view else {"scope": "s", "operation": "o", "key": "k"}
+
+    with pytest.raises(TypeError, match=r"no option 'wiat'; there are .*wait"):
+        take(wiat=2, **who)
+
+
+def test_middleware_without_the_app_is_told(settings):
+    settings.INSTALLED_APPS = [name for name in settings.INSTALLED_APPS if name != "idempotency"]
+
+    with pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+        IdempotencyMiddleware(aeffect)

@@ -44,6 +44,7 @@ from idempotency import (
     exceptions,
     lock,
     lock_checks,
+    setting_checks,
     signals,
     transitions,
 )
@@ -394,7 +395,7 @@ def test_all_settings_exist_and_pass_the_checks(page: Path) -> None:
         tried = {key: value for key, value in given.items() if key not in UNTRIED}
         with override_settings(**{"IDEMPOTENCY_LOCKS": {"default": {}}, **tried}):
             found = [
-                *checks.check_settings(app_configs=None),
+                *setting_checks.check_settings(app_configs=None),
                 *checks.check_stores(app_configs=None),
                 *checks.check_middleware(app_configs=None),
                 *lock_checks.check_locks(app_configs=None),

@@ -630,6 +630,20 @@ def test_views_of_two_sets_of_urls_share_no_keys(served, settings, protections, 
     assert Effect.objects.count() == 2
 
 
+@pytest.mark.parametrize("kind", ["form", "multipart"])
+def test_token_of_a_form_may_be_another_one_at_a_retry(served, kind):
+    def form(token):
+        if kind == "form":
+            options = {"content_type": "application/x-www-form-urlencoded"}
+            return {"body": f"a=1&csrfmiddlewaretoken={token}".encode(), **options}
+        body, content_type = multipart_of("x", ("a", "1", ""), ("csrfmiddlewaretoken", token, ""))
+        return {"body": body, "content_type": content_type}
+
+    send = served(idempotent_view(effect))
+
+    assert send(**form("one")).content == send(**form("another")).content
+
+
 def test_final_may_undo_what_the_view_wrote(served):
     """As for GraphQL, whose errors are told by 200."""
 

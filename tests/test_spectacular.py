@@ -135,3 +135,16 @@ def test_header_that_the_view_names_itself_stands_there_once(settings):
     operation = schema_of(path("x/", Extended.as_view()))["/x/"]["post"]
 
     assert [one["name"] for one in operation["parameters"]] == ["Idempotency-Key"]
+
+
+def test_text_for_authors_is_not_told_to_clients(paths):
+    class Said(Effects):
+        """What clients are told."""
+
+        schema = AutoSchema()
+
+    router = SimpleRouter()
+    router.register("said", Said, basename="said")
+
+    assert "description" not in paths["/effects/"]["post"]
+    assert schema_of(*router.urls)["/said/"]["post"]["description"] == "What clients are told."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -34,6 +35,16 @@ class IdempotentSchemaMixin(DefaultSchema):
         if operation and is_required is not None:
             _describe(operation, is_required=is_required)
         return operation
+
+    def get_description(self) -> Any:
+        description = super().get_description()
+        # A view without a docstring has that of our mixin, which is for its authors.
+        ours = (kind.__doc__ for kind in type(self.view).__mro__ if _is_ours(kind))
+        return "" if description in map(cleandoc, filter(None, ours)) else description
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("idempotency.")
 
 
 class AutoSchema(IdempotentSchemaMixin):

@@ -22,6 +22,9 @@ from ..exceptions import BodyInvalid, BodyTooLarge
 from ..fingerprints import Part, fingerprint, form_pairs, json_value, multipart
 from .arriving import BROKE_OFF, is_streamed, keep_small_body, length_of
 
+TOKEN = "csrfmiddlewaretoken"  # noqa: S105 - the name of a field.
+"""What a form has for the check for CSRF: another one each time that it is shown."""
+
 _EMPTY_MULTIPART = re.compile(rb"\s*--[^\r\n]+--\s*")
 
 
@@ -32,11 +35,11 @@ def canonical_body(request: HttpRequest, media_type: str, ignore: Sequence[str])
     Raises: `BodyInvalid`, `BodyTooLarge`.
     """
     if media_type == "multipart/form-data":
-        ignored = {pointer[1:] for pointer in ignore}
+        ignored = {TOKEN, *(pointer[1:] for pointer in ignore)}
         return multipart(part for part in _parts(request) if part[0] not in ignored)
     body = _read(request)
     if media_type == "application/x-www-form-urlencoded":
-        ignored = {pointer[1:] for pointer in ignore}
+        ignored = {TOKEN, *(pointer[1:] for pointer in ignore)}
         pairs = form_pairs(body.decode("utf-8", "surrogateescape"))
         return [pair for pair in pairs if pair[0] not in ignored]
     if body and (media_type == "application/json" or media_type.endswith("+json")):

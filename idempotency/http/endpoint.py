@@ -36,10 +36,6 @@ ARespond = Callable[[], Awaitable[HttpResponseBase]]
 Tell = Callable[[HttpRequest, Exception], HttpResponseBase]
 
 
-OPTIONS = frozenset({"required", "scope", "fingerprint", "ignore", "final", "buffer"})
-"""Those that are no policy."""
-
-
 class _Work(NamedTuple):
     """What one run of a view needs."""
 
@@ -234,17 +230,3 @@ class Endpoint:
         refuse_cut_body(work.request)
         work.run.report.status = response.status_code
         return response
-
-
-def endpoint_of(
-    view_name: str, *, own_transactions: Collection[str] = (), **options: Any
-) -> Endpoint:
-    """
-    Give the endpoint that the *options* of `idempotent_view` describe.
-
-    Raises: `TypeError`, `ValueError` for options that cannot be.
-    """
-    own = {name: options.pop(name) for name in OPTIONS & options.keys()}
-    return Endpoint(
-        policy=Policy(**options), view_name=view_name, own_transactions=own_transactions, **own
-    )

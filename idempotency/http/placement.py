@@ -149,7 +149,8 @@ def place_of_request(args: tuple[Any, ...], decorator: str) -> int:
     found = ", ".join(type(argument).__name__ for argument in args[:2]) or "nothing"
     raise TypeError(
         f"{decorator} was called without Django's HttpRequest as first argument (or second,"
-        f" after self), but with {found}: put it on the view that Django calls. Nothing was run."
+        f" after self), but with {found}: put it on the view that Django calls. In Django REST"
+        " framework that is IdempotentMixin's part, or idempotent_api_view's. Nothing was run."
     )
 
 

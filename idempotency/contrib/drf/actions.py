@@ -10,7 +10,7 @@ from django.views import View
 from rest_framework.viewsets import ViewSetMixin
 
 from ...http import Endpoint
-from ...http.endpoint import endpoint_of
+from ...http.options import endpoint_of
 from ...http.requests import is_keyed
 from ...http.transactions import alias_to_join
 

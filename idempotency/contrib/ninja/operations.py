@@ -20,7 +20,7 @@ from ...conf import settings
 from ...exceptions import IdempotencyError
 from ...http import Endpoint
 from ...http.arriving import meta_name
-from ...http.endpoint import endpoint_of
+from ...http.options import endpoint_of
 from ...http.principals import is_anybody, scope_of_principal
 from .answers import kept_answer, response_of, told
 from .schemas import describe
