@@ -36,6 +36,7 @@ from idempotency import (
     idempotent_view,
     lock,
 )
+from idempotency.http.arriving import count_body
 from idempotency.http.problems import PROBLEMS
 from idempotency.models import IdempotencyRecord
 from tests.conftest import KEY, Gate, end_leases, end_retention, standing_at
@@ -1386,6 +1387,21 @@ def test_what_a_view_itself_has_read_of_a_cut_body_is_undone(served, settings, r
     served(csrf_exempt(view))
 
     Cutting("text/plain", b"a line\nand another one\n").expect_one_effect(9)
+
+
+def test_body_that_is_counted_is_still_what_the_server_gives():
+    given = io.BytesIO(b"one\ntwo\nthree")
+    environ = {"HTTP_IDEMPOTENCY_KEY": KEY, "CONTENT_LENGTH": "13", "wsgi.input": given}
+    count_body(environ)
+    counted = environ["wsgi.input"]
+
+    assert (counted.read(2), counted.readline(), list(counted)) == (
+        b"on",
+        b"e\n",
+        [b"two\n", b"three"],
+    )
+    assert counted.tell() == 13
+    assert (counted.missing, counted.has_ended) == (0, True)
 
 
 @pytest.mark.parametrize("body", [b'{"a":null,"b":1}', b'{"b":1}'])

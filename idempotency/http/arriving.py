@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -69,6 +70,9 @@ class _Counted:
         self.missing -= len(line)
         self.has_ended = self.has_ended or (not line and size != 0)
         return line
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

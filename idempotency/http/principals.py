@@ -60,9 +60,9 @@ def scope_of_stranger(request: HttpRequest) -> str:
 
 
 def _is_lasting(name: str, value: str) -> bool:
-    if name == "HTTP_AUTHORIZATION":
-        return CHANGING.match(value.strip()) is None
-    return name.startswith("HTTP_")  # Otherwise it is a variable of the server's environment.
+    is_signed = name.endswith("_AUTHORIZATION") and CHANGING.match(value.strip()) is not None
+    # Without HTTP_ it is a variable of the server's environment.
+    return name.startswith("HTTP_") and not is_signed
 
 
 def of_tenant(scope: str) -> str:
