@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -56,16 +56,16 @@ class Policy:
                 )
 
     @classmethod
-    def of(cls, options: Mapping[str, Any], *, others: Collection[str] = ()) -> Self:
+    def of(cls, options: Mapping[str, Any], *, others: Set[str] = frozenset()) -> Self:
         """
         Give the policy that *options* describe; *others* are those that the caller takes itself.
 
         Raises: `TypeError` for an option that does not exist, `ValueError` as above.
         """
-        known = sorted({*(field.name for field in fields(cls)), *others})
-        unknown = sorted(options.keys() - set(known))
+        unknown = options.keys() - _NAMES - others
         if unknown:
-            raise TypeError(f"There is no option {unknown[0]!r}; there are {', '.join(known)}.")
+            known = ", ".join(sorted({*_NAMES, *others}))
+            raise TypeError(f"There is no option {min(unknown)!r}; there are {known}.")
         return cls(**options)
 
     def refuse_async(self) -> None:
@@ -87,6 +87,9 @@ class Policy:
                 f"mode='atomic' needs a store in the database; {store.alias!r} is none."
             )
         return self.mode or ("atomic" if store.supports_atomic else "lease")
+
+
+_NAMES = frozenset(field.name for field in fields(Policy))
 
 
 def _is_number(value: object) -> bool:
