@@ -82,16 +82,13 @@ class ResponseCodec:
                 response.streaming_content = _achain([self._read])
             return cast(HttpResponseBase, response)
         stream = aiter(cast(AsyncIterable[bytes], response.streaming_content))
-        chunks: list[bytes] = []
-        size = 0
+        taken = _Taken()
         async for chunk in stream:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > settings.MAX_BODY:
+            if taken.is_too_much(chunk):
                 break
         else:
-            self._read = b"".join(chunks)
-        response.streaming_content = _achain(chunks, stream)
+            self._read = b"".join(taken.chunks)
+        response.streaming_content = _achain(taken.chunks, stream)
         return cast(HttpResponseBase, response)
 
     def judge(self, response: HttpResponseBase) -> Verdict:
@@ -143,16 +140,13 @@ class ResponseCodec:
 
     def _read_stream(self, response: StreamingHttpResponse) -> None:
         stream = iter(cast(Iterable[bytes], response.streaming_content))
-        chunks: list[bytes] = []
-        size = 0
+        taken = _Taken()
         for chunk in stream:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > settings.MAX_BODY:
+            if taken.is_too_much(chunk):
                 break
         else:
-            self._read = b"".join(chunks)
-        response.streaming_content = chain(chunks, stream)
+            self._read = b"".join(taken.chunks)
+        response.streaming_content = chain(taken.chunks, stream)
 
     def _body(self, response: HttpResponseBase) -> bytes | None:
         """Give the bytes to keep, not compressed; None if open-ended, too many or unreadable."""
@@ -161,6 +155,20 @@ class ResponseCodec:
         if body is not None and encoding != "identity":
             body = _decompressed(body, encoding)
         return None if body is None or len(body) > settings.MAX_BODY else body
+
+
+class _Taken:
+    """What was taken out of a stream, to be kept if it is not too much, and sent in any case."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.size = 0
+
+    def is_too_much(self, chunk: bytes) -> bool:
+        """Take *chunk*, and tell whether all of it is more than is kept."""
+        self.chunks.append(chunk)
+        self.size += len(chunk)
+        return self.size > settings.MAX_BODY
 
 
 def _render_of(response: Any) -> Callable[[], Any] | None:
