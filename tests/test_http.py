@@ -1389,6 +1389,23 @@ def test_what_a_view_itself_has_read_of_a_cut_body_is_undone(served, settings, r
     Cutting("text/plain", b"a line\nand another one\n").expect_one_effect(9)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_cut_body_that_an_asynchronous_view_has_read_keeps_no_answer(served, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 4
+
+    @idempotent_view(fingerprint=lambda request: request.headers.get("Digest"))
+    async def view(request):
+        return HttpResponse(request.read(), status=201)
+
+    served(csrf_exempt(view))
+    cutting = Cutting("text/plain", b"all of it")
+
+    cut, first, again = (cutting.post(size) for size in (6, None, None))
+
+    assert (cut.status_code, problem(cut)) == (400, "body-invalid")
+    assert first.content == again.content == b"all of it"
+
+
 def test_body_that_is_counted_is_still_what_the_server_gives():
     given = io.BytesIO(b"one\ntwo\nthree")
     environ = {"HTTP_IDEMPOTENCY_KEY": KEY, "CONTENT_LENGTH": "13", "wsgi.input": given}
